@@ -1,0 +1,274 @@
+/**
+ * The kernel port: all that Remora asks of the kernel, as plain values.
+ *
+ * `native.ts` implements it with the addon (and node:fs for what bpffs offers as files), `fake.ts` in memory, so
+ * that each of these operations can be made to fail in a test. Every operation is synchronous, and throws a
+ * `KernelError` when it fails. File descriptors are plain numbers, opened close-on-exec; who got one closes it.
+ */
+
+export type Fd = number;
+export type Direction = "ingress" | "egress";
+export const directions = ["ingress", "egress"] as const satisfies readonly Direction[];
+
+/** A failed kernel operation: what was tried, the errno's name, and what the kernel (or the verifier) said. */
+export class KernelError extends Error {
+  override readonly name = "KernelError";
+  /** The operation of the port that failed, such as `loadStage`. */
+  readonly operation: string;
+  /** An errno's name (`ENOENT`), or `EREFUSED` where Remora itself refuses an object before the kernel sees it. */
+  readonly code: string;
+  /** The whole log (verifier, libbpf) where there is one. */
+  readonly log: string | undefined;
+
+  constructor(operation: string, code: string, message: string, log?: string) {
+    super(message);
+    this.operation = operation;
+    this.code = code;
+    this.log = log;
+  }
+}
+
+// ---- objects ---------------------------------------------------------------------------------------------------
+
+/** A BTF type, as far as parameters and map values need it. Sizes in bytes. */
+export type BtfType =
+  | { kind: "int"; name: string; size: number; signed: boolean; encoding: "int" | "bool" | "char" }
+  | { kind: "enum"; name: string; size: number; signed: boolean; values: { name: string; value: bigint }[] }
+  | { kind: "array"; size: number; length: number; element: BtfType }
+  | {
+      kind: "struct" | "union";
+      name: string;
+      size: number;
+      members: { name: string; bitOffset: number; bitSize: number; type: BtfType }[];
+    }
+  | { kind: "float"; name: string; size: number }
+  | { kind: "other"; name: string; size: number };
+
+/** One `const volatile` global of `.rodata`: a parameter. `tags` are its BTF declaration tags, in file order. */
+export interface ObjectParameter {
+  name: string;
+  type: BtfType;
+  /** The initial bytes in the object. */
+  initial: Buffer;
+  tags: string[];
+}
+
+/** One function that libbpf would load as a program. */
+export interface ObjectProgram {
+  /** The function's name. */
+  name: string;
+  section: string;
+  /** `sched_cls` for everything that may stand in a chain, odd section names included; else libbpf's name of the type. */
+  type: string;
+  /** Upper bound of the tail calls one run can make inside the object (sites in it, its subprograms and the programs of its initialised PROG_ARRAYs). */
+  tailCalls: number;
+  /** True where an initialised PROG_ARRAY of the object holds this program: it is an inner program, no entry. */
+  inner: boolean;
+  /** True where it calls a helper that can change the packet's length. */
+  resizes: boolean;
+}
+
+export interface ObjectMap {
+  name: string;
+  /** The kernel's name in lower case, such as `percpu_array`. */
+  type: string;
+  keySize: number;
+  valueSize: number;
+  maxEntries: number;
+  flags: number;
+  /** LIBBPF_PIN_BY_NAME. */
+  pinned: boolean;
+  /** `.data`, `.bss`, `.rodata` and their like. */
+  internal: boolean;
+  tags: string[];
+}
+
+/** What an ELF object holds; nothing is loaded to find out. */
+export interface ObjectInfo {
+  programs: ObjectProgram[];
+  maps: ObjectMap[];
+  parameters: ObjectParameter[];
+  license: string;
+  /** sha256 of the file's bytes, lower-case hex. */
+  sha256: string;
+  /** True where the object carries BTF. */
+  btf: boolean;
+}
+
+// ---- stages ----------------------------------------------------------------------------------------------------
+
+export interface StageRequest {
+  /** The object's bytes, as the catalog read them (and only those: the file is not opened again). */
+  object: Buffer;
+  /** A name for log lines and the kernel's program name (15 bytes are kept). */
+  name: string;
+  /** The functions that this stage calls, in order. A list of one for now. */
+  entries: { function: string; parameters: { name: string; bytes: Buffer }[] }[];
+  /** 0-based place in the chain, and how many places there are. */
+  position: number;
+  length: number;
+  /** Verdicts (TC_ACT_*) that go on to the next position. */
+  proceedOn: number[];
+  /** What a broken tail call does: `closed` drops (TC_ACT_SHOT), `open` returns TCX_NEXT (-1). */
+  failurePolicy: "closed" | "open";
+  /** The chain's PROG_ARRAY, and its counters (see `counterLayout`). */
+  chain: Fd;
+  counters: Fd;
+  /** Count packets and bytes on entry here: the first position, and each that follows a program that resizes. */
+  countHead: boolean;
+  /** Maps of the object to use instead of new ones, by name. */
+  reuse: { name: string; fd: Fd }[];
+}
+
+/** A loaded stage. The caller closes `program` and every map's `fd`. */
+export interface Stage {
+  program: Fd;
+  programId: number;
+  maps: { name: string; fd: Fd; id: number; pinned: boolean; internal: boolean; type: string }[];
+}
+
+/**
+ * The counters of a chain: a PERCPU_ARRAY with u32 keys, one slot per position, each a row of u64:
+ * packets and bytes on entry (only where `countHead`), bytes of the packets that ended here, then one number per way
+ * of ending, in the order of `endings`.
+ */
+export const endings = [
+  "ok",
+  "reclassify",
+  "shot",
+  "pipe",
+  "stolen",
+  "queued",
+  "repeat",
+  "redirect",
+  "trap",
+  "unspec",
+  "other",
+  "broken",
+] as const;
+export type Ending = (typeof endings)[number];
+export const counterLayout = {
+  headPackets: 0,
+  headBytes: 1,
+  endedBytes: 2,
+  endings: 3,
+  words: 3 + endings.length,
+} as const;
+
+// ---- maps, programs, links -------------------------------------------------------------------------------------
+
+export interface MapSpec {
+  type: "array" | "hash" | "percpu_array" | "prog_array";
+  name: string;
+  keySize: number;
+  valueSize: number;
+  maxEntries: number;
+}
+export interface MapInfo {
+  id: number;
+  type: string;
+  name: string;
+  keySize: number;
+  valueSize: number;
+  maxEntries: number;
+}
+export interface ProgramInfo {
+  id: number;
+  name: string;
+  type: string;
+  tag: string;
+  mapIds: number[];
+}
+export interface LinkInfo {
+  id: number;
+  type: string;
+  programId: number;
+  /** 0 when the device is gone: the link is detached. */
+  ifindex: number;
+  direction: Direction | null;
+}
+export type Pinned = { kind: "map" | "program" | "link"; fd: Fd };
+
+export interface TestRunRequest {
+  program: Fd;
+  packet: Buffer;
+  /** Fields of `struct __sk_buff` to set; others are 0. */
+  context?: {
+    mark?: number;
+    priority?: number;
+    ifindex?: number;
+    cb?: number[];
+    gsoSegs?: number;
+    gsoSize?: number;
+    wireLen?: number;
+  };
+  repeat?: number;
+}
+export interface TestRunResult {
+  verdict: number;
+  packet: Buffer;
+  context: { mark: number; priority: number; cb: number[] };
+  /** Average nanoseconds of a run. */
+  duration: number;
+}
+
+// ---- namespaces and devices ------------------------------------------------------------------------------------
+
+/** Which namespace a path names: `dev` and `ino` of the nsfs file, and the kernel's cookie (0 before Linux 5.14). */
+export interface NamespaceIdentity {
+  dev: bigint;
+  ino: bigint;
+  cookie: bigint;
+}
+export interface InterfaceInfo {
+  ifindex: number;
+  /** Lower-case, colon separated; empty where the device has no Ethernet header. */
+  mac: string;
+  mtu: number;
+  namespace: NamespaceIdentity;
+}
+export interface AttachRequest {
+  program: Fd;
+  netns: string;
+  ifindex: number;
+  direction: Direction;
+}
+
+export interface KernelPort {
+  /** Reads an object: ELF and BTF only. Throws EREFUSED with the reason for what can never be loaded (not ELF, legacy maps, ...). */
+  inspectObject(object: Buffer): ObjectInfo;
+  /** Loads one stage of a chain: prologue, parameters, the user's unchanged instructions. */
+  loadStage(request: StageRequest): Stage;
+
+  createMap(spec: MapSpec): Fd;
+  mapInfo(map: Fd): MapInfo;
+  updateMap(map: Fd, key: Buffer, value: Buffer): void;
+  /** Undefined where there is no such key. Per-CPU values come one after the other, each padded to 8 bytes. */
+  lookupMap(map: Fd, key: Buffer): Buffer | undefined;
+  /** Read-only for user space from now on. */
+  freezeMap(map: Fd): void;
+  programInfo(program: Fd): ProgramInfo;
+  testRun(request: TestRunRequest): TestRunResult;
+
+  /** Attaches a program as the last one on the interface's TCX hook, from a thread inside the namespace. */
+  attachTcx(request: AttachRequest): Fd;
+  linkInfo(link: Fd): LinkInfo;
+  updateLink(link: Fd, program: Fd): void;
+  detachLink(link: Fd): void;
+
+  /** The interface as seen inside the namespace. ENODEV where it is not there, ENOENT where the namespace is not. */
+  findInterface(netns: string, ifname: string): InterfaceInfo;
+  /** Undefined where the path names no network namespace. */
+  namespaceIdentity(netns: string): NamespaceIdentity | undefined;
+
+  pin(fd: Fd, path: string): void;
+  openPin(path: string): Pinned;
+  close(fd: Fd): void;
+  /** bpffs as files. `removePin` and `removeDirectory` do nothing where there is nothing. `listDirectory` of what is not there is empty. */
+  makeDirectory(path: string): void;
+  removePin(path: string): void;
+  removeDirectory(path: string): void;
+  listDirectory(path: string): { name: string; directory: boolean }[];
+  /** True where the path (or the nearest parent that exists) lies on a bpffs. */
+  isBpffs(path: string): boolean;
+}
