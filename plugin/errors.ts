@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * The one error that leaves Remora. Codes below 100 are CNI's own; from 100 on they are Remora's, and each is listed
  * in the README. Messages say what, where, and what would be right; `details` holds what is too long for a pod's event.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /** The nouns that the modules share. No behaviour here, and no import but the kernel port's nouns. */
 
 import type { Direction, ObjectInfo } from "./kernel/port.ts";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * The kernel port: all that Remora asks of the kernel, as plain values.
  *
