@@ -30,6 +30,8 @@ export const code = {
   attachmentDiffers: 110,
   kernelFailure: 111,
   badManifest: 112,
+  /** Asked for, described, and not supported by this version. */
+  unsupported: 113,
   internal: 199,
 } as const;
 export type ErrorCode = (typeof code)[keyof typeof code];

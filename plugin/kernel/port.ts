@@ -265,11 +265,17 @@ export interface KernelPort {
   pin(fd: Fd, path: string): void;
   openPin(path: string): Pinned;
   close(fd: Fd): void;
-  /** bpffs as files. `removePin` and `removeDirectory` do nothing where there is nothing. `listDirectory` of what is not there is empty. */
+  /**
+   * bpffs as files. `removePin` and `removeDirectory` do nothing where there is nothing. `listDirectory` of what is not there is empty.
+   * `makeDirectory` makes one level: EEXIST where there is something, ENOENT where the parent is not (a DEL may have taken it away).
+   * `removeDirectory` removes an empty one: ENOTEMPTY otherwise, EBUSY on a mount point.
+   */
   makeDirectory(path: string): void;
   removePin(path: string): void;
   removeDirectory(path: string): void;
   listDirectory(path: string): { name: string; directory: boolean }[];
+  /** When a file or directory of bpffs was last changed, in milliseconds since the epoch; undefined where it is not there. */
+  modified(path: string): number | undefined;
   /** True where the path (or the nearest parent that exists) lies on a bpffs. */
   isBpffs(path: string): boolean;
 }
