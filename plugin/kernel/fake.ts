@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The kernel port in memory, for tests: a bpffs tree, maps, programs, TCX links and namespaces with interfaces.
+ *
+ * It answers like the kernel where that matters: who may go when nobody holds it, a PROG_ARRAY that is emptied when its
+ * last descriptor and pin go, a link that detaches with them, and the errnos of files. It can fail at the nth operation
+ * (`failAt`), and die there like a killed process (`crashAt`): every later operation then throws as well, until
+ * `restart` closes what the dead process held, as the kernel would. Mistakes of the caller (double close, a foreign
+ * descriptor) throw and are kept in `mistakes`.
+ */
+
+import { createHash } from "node:crypto";
+import {
+  type AttachRequest,
+  type BtfType,
+  counterLayout,
+  type Direction,
+  type Fd,
+  type InterfaceInfo,
+  KernelError,
+  type KernelPort,
+  type LinkInfo,
+  type MapInfo,
+  type MapSpec,
+  type NamespaceIdentity,
+  type ObjectInfo,
+  type ObjectMap,
+  type ObjectProgram,
+  type Pinned,
+  type ProgramInfo,
+  type Stage,
+  type StageRequest,
+  type TestRunRequest,
+  type TestRunResult,
+} from "./port.ts";
+
+/** What kills the fake process at `crashAt`; nothing may catch it and go on. */
+export class Crash extends Error {
+  override readonly name = "Crash";
+}
+
+interface FakeMap {
+  kind: "map";
+  id: number;
+  spec: Omit<MapSpec, "type"> & { type: string };
+  values: Map<string, Buffer>;
+  /** PROG_ARRAY only. */
+  slots: Map<number, FakeProgram>;
+  frozen: boolean;
+}
+interface FakeProgram {
+  kind: "program";
+  id: number;
+  name: string;
+  maps: FakeMap[];
+  request: StageRequest;
+}
+interface FakeLink {
+  kind: "link";
+  id: number;
+  program: FakeProgram;
+  direction: Direction;
+  /** Undefined once it is detached. */
+  device: FakeInterface | undefined;
+}
+type Kept = FakeMap | FakeProgram | FakeLink;
+
+interface FakeInterface {
+  ifindex: number;
+  name: string;
+  mac: string;
+}
+interface FakeNamespace {
+  identity: NamespaceIdentity;
+  interfaces: FakeInterface[];
+}
+interface FakeObject {
+  info: ObjectInfo;
+  /** Thrown by loadStage for this object. */
+  refusal: { code: string; message: string; log?: string } | undefined;
+}
+interface Node {
+  directory: boolean;
+  pinned?: Kept;
+  modified: number;
+}
+
+/** An object of the fake: sensible defaults around what a test cares about. */
+export interface ObjectSketch {
+  programs?: (Partial<ObjectProgram> & { name: string })[];
+  maps?: (Partial<ObjectMap> & { name: string })[];
+  parameters?: string[];
+  refusal?: { code: string; message: string; log?: string };
+}
+
+const u32: BtfType = { kind: "int", name: "unsigned int", size: 4, signed: false, encoding: "int" };
+
+/** Errnos that the kernel gives for each operation where a test names none. */
+const defaultErrno = "EIO";
+
+export class FakeKernel implements KernelPort {
+  /** The folder on which the fake bpffs is mounted. */
+  readonly mount: string;
+  readonly cpus = 2;
+  /** The operations so far, such as `pin /sys/fs/bpf/...`. */
+  readonly operations: string[] = [];
+  readonly mistakes: string[] = [];
+  /** Called before each operation, with its number and its words: lets a test step in between. */
+  interfere: ((operation: string, number: number) => void) | undefined;
+  /** Milliseconds since the epoch. */
+  clock = 1_000_000;
+  /** TCX is missing: a kernel before Linux 6.6. */
+  withoutTcx = false;
+
+  #failures = new Map<number, string>();
+  #crashAt: number | undefined;
+  #dead = false;
+  #nextFd = 3;
+  #nextId = 1;
+  #nextIfindex = 2;
+  #fds = new Map<Fd, Kept>();
+  #kept = new Set<Kept>();
+  #nodes = new Map<string, Node>();
+  #namespaces = new Map<string, FakeNamespace>();
+  #objects = new Map<string, FakeObject>();
+
+  constructor(mount = "/sys/fs/bpf") {
+    this.mount = mount;
+  }
+
+  // ---- what tests arrange ------------------------------------------------------------------------------------
+
+  /** The nth operation from now (1 is the next) fails, with EIO where no errno is given. May be called several times. */
+  failAt(nth: number, errno = defaultErrno): void {
+    this.#failures.set(this.operations.length + nth, errno);
+  }
+  /** The process dies at the nth operation from now, before it is done. */
+  crashAt(nth: number): void {
+    this.#crashAt = this.operations.length + nth;
+  }
+  /** The operations that were to fail and were not reached are forgotten. */
+  calm(): void {
+    this.#failures.clear();
+    this.#crashAt = undefined;
+  }
+  /** A new process: what the old one held open is closed. */
+  restart(): void {
+    this.#dead = false;
+    this.calm();
+    this.#fds.clear();
+    this.#reap();
+  }
+
+  /** Makes an object's file: `inspectObject` and `loadStage` know it by its bytes. */
+  object(name: string, sketch: ObjectSketch = {}): Buffer {
+    const bytes = Buffer.from(`fake object ${name}`);
+    const programs = sketch.programs ?? [{ name: "handle" }];
+    this.#objects.set(bytes.toString(), {
+      refusal: sketch.refusal,
+      info: {
+        programs: programs.map((program) => ({
+          section: "tc",
+          type: "sched_cls",
+          tailCalls: 0,
+          inner: false,
+          resizes: false,
+          ...program,
+        })),
+        maps: (sketch.maps ?? []).map((map) => ({
+          type: "array",
+          keySize: 4,
+          valueSize: 8,
+          maxEntries: 1,
+          flags: 0,
+          pinned: false,
+          internal: false,
+          tags: [],
+          ...map,
+        })),
+        parameters: (sketch.parameters ?? []).map((parameter) => ({
+          name: parameter,
+          type: u32,
+          initial: Buffer.alloc(4),
+          tags: [],
+        })),
+        license: "GPL",
+        sha256: createHash("sha256").update(bytes).digest("hex"),
+        btf: true,
+      },
+    });
+    return bytes;
+  }
+
+  namespace(path: string, interfaces: string[] = ["lo", "eth0"]): void {
+    this.#namespaces.set(path, {
+      identity: { dev: 4n, ino: 4026530000n + BigInt(this.#nextId++), cookie: BigInt(this.#nextId++) },
+      interfaces: interfaces.map((name) => ({ ifindex: this.#nextIfindex++, name, mac: "02:00:00:00:00:01" })),
+    });
+  }
+  /** The namespace dies, and its devices with it: links on them become detached. */
+  removeNamespace(path: string): void {
+    const namespace = this.#namespaces.get(path);
+    this.#namespaces.delete(path);
+    for (const link of this.#kept)
+      if (link.kind === "link" && link.device && namespace?.interfaces.includes(link.device)) link.device = undefined;
+  }
+
+  /** Everything that is still there: open descriptors, files below the mount, kernel objects, attached links. */
+  left(): string[] {
+    return [
+      ...[...this.#fds].map(([fd, kept]) => `fd ${fd}: ${kept.kind} ${kept.id}`),
+      ...[...this.#nodes.keys()].sort(),
+      ...[...this.#kept].map((kept) => `${kept.kind} ${kept.id}`),
+      ...this.mistakes,
+    ];
+  }
+  openFds(): number {
+    return this.#fds.size;
+  }
+  /** The files and folders below the mount, sorted. */
+  files(): string[] {
+    return [...this.#nodes.keys()].sort();
+  }
+  /** The stages that packets of an interface meet, in order: the chain behind each attached link. */
+  chains(direction: Direction): StageRequest[][] {
+    return [...this.#kept]
+      .filter((kept): kept is FakeLink => kept.kind === "link" && kept.device !== undefined)
+      .filter((link) => link.direction === direction)
+      .map((link) => {
+        const array = link.program.maps[0];
+        const slots = [...(array?.slots ?? [])].sort(([a], [b]) => a - b).map(([, program]) => program.request);
+        return slots;
+      });
+  }
+  /** What is pinned there changes behind everybody's back. */
+  tamper(path: string): FakeMap | FakeProgram | FakeLink {
+    const kept = this.#nodes.get(path)?.pinned;
+    if (!kept) throw new Error(`nothing is pinned at ${path}`);
+    return kept;
+  }
+  /** Writes a row of counters: the same words on the first CPU, nothing on the others. */
+  count(path: string, position: number, words: Partial<Record<number, number>>): void {
+    const map = this.tamper(path);
+    if (map.kind !== "map") throw new Error(`${path} is no map`);
+    const row = Buffer.alloc(counterLayout.words * 8 * this.cpus);
+    for (const [word, value] of Object.entries(words)) row.writeBigUInt64LE(BigInt(value ?? 0), Number(word) * 8);
+    map.values.set(key32(position).toString("hex"), row);
+  }
+
+  // ---- the port ------------------------------------------------------------------------------------------------
+
+  inspectObject(object: Buffer): ObjectInfo {
+    this.#step("inspectObject");
+    return this.#object("inspectObject", object).info;
+  }
+
+  loadStage(request: StageRequest): Stage {
+    this.#step(`loadStage ${request.name} ${request.position}/${request.length}`);
+    const object = this.#object("loadStage", request.object);
+    const refuse = (message: string): never => {
+      this.mistakes.push(message);
+      throw new KernelError("loadStage", "EINVAL", message);
+    };
+    const chain = this.#held("loadStage", request.chain, "map");
+    const counters = this.#held("loadStage", request.counters, "map");
+    if (chain.spec.type !== "prog_array" || chain.spec.maxEntries < request.length)
+      refuse("chain is no such PROG_ARRAY");
+    if (counters.spec.type !== "percpu_array" || counters.spec.maxEntries < request.length) refuse("no such counters");
+    if (request.position >= request.length) refuse("position beyond the chain");
+    for (const entry of request.entries) {
+      if (!object.info.programs.some((program) => program.name === entry.function)) refuse(`no ${entry.function}`);
+      for (const { name } of entry.parameters)
+        if (!object.info.parameters.some((parameter) => parameter.name === name)) refuse(`no parameter ${name}`);
+    }
+    for (const { name } of request.reuse)
+      if (!object.info.maps.some((map) => map.name === name)) refuse(`reuse of ${name}, which is no map of the object`);
+    if (object.refusal)
+      throw new KernelError("loadStage", object.refusal.code, object.refusal.message, object.refusal.log);
+    const maps = object.info.maps.map((map) => {
+      const reused = request.reuse.find(({ name }) => name === map.name);
+      const backing = reused
+        ? this.#held("loadStage", reused.fd, "map")
+        : this.#newMap({ ...map, type: map.type, name: map.name.slice(0, 15) });
+      return { map, backing };
+    });
+    const program: FakeProgram = {
+      kind: "program",
+      id: this.#nextId++,
+      name: request.name.slice(0, 15),
+      maps: [chain, counters, ...maps.map(({ backing }) => backing)],
+      request,
+    };
+    this.#kept.add(program);
+    return {
+      program: this.#open(program),
+      programId: program.id,
+      maps: maps.map(({ map, backing }) => ({
+        name: map.name,
+        fd: this.#open(backing),
+        id: backing.id,
+        pinned: map.pinned,
+        internal: map.internal,
+        type: map.type,
+      })),
+    };
+  }
+
+  createMap(spec: MapSpec): Fd {
+    this.#step(`createMap ${spec.name}`);
+    if (spec.name.length > 15 || spec.maxEntries < 1) throw new KernelError("createMap", "EINVAL", "Invalid argument");
+    return this.#open(this.#newMap(spec));
+  }
+  mapInfo(map: Fd): MapInfo {
+    this.#step("mapInfo");
+    const { id, spec } = this.#held("mapInfo", map, "map");
+    const { type, name, keySize, valueSize, maxEntries } = spec;
+    return { id, type, name, keySize, valueSize, maxEntries };
+  }
+  updateMap(map: Fd, key: Buffer, value: Buffer): void {
+    this.#step("updateMap");
+    const held = this.#held("updateMap", map, "map");
+    if (held.frozen) throw new KernelError("updateMap", "EPERM", "Operation not permitted");
+    if (held.spec.type === "prog_array") {
+      const slot = key.readUInt32LE();
+      if (slot >= held.spec.maxEntries) throw new KernelError("updateMap", "E2BIG", "Argument list too long");
+      held.slots.set(slot, this.#held("updateMap", value.readUInt32LE(), "program"));
+      return;
+    }
+    const size = held.spec.type === "percpu_array" ? held.spec.valueSize * this.cpus : held.spec.valueSize;
+    if (key.length !== held.spec.keySize || value.length !== size)
+      throw new KernelError("updateMap", "EINVAL", "Invalid argument");
+    held.values.set(key.toString("hex"), Buffer.from(value));
+  }
+  lookupMap(map: Fd, key: Buffer): Buffer | undefined {
+    this.#step("lookupMap");
+    const held = this.#held("lookupMap", map, "map");
+    if (held.spec.type === "prog_array") {
+      const program = held.slots.get(key.readUInt32LE());
+      return program && key32(program.id);
+    }
+    const found = held.values.get(key.toString("hex"));
+    if (found || held.spec.type === "hash") return found && Buffer.from(found);
+    if (key.readUInt32LE() >= held.spec.maxEntries) return undefined;
+    return Buffer.alloc(held.spec.type === "percpu_array" ? held.spec.valueSize * this.cpus : held.spec.valueSize);
+  }
+  freezeMap(map: Fd): void {
+    this.#step("freezeMap");
+    this.#held("freezeMap", map, "map").frozen = true;
+  }
+  programInfo(program: Fd): ProgramInfo {
+    this.#step("programInfo");
+    const held = this.#held("programInfo", program, "program");
+    return { id: held.id, name: held.name, type: "sched_cls", tag: "", mapIds: held.maps.map(({ id }) => id) };
+  }
+  testRun(request: TestRunRequest): TestRunResult {
+    this.#step("testRun");
+    this.#held("testRun", request.program, "program");
+    throw new KernelError("testRun", "EOPNOTSUPP", "the fake runs no programs");
+  }
+
+  attachTcx(request: AttachRequest): Fd {
+    this.#step(`attachTcx ${request.direction}`);
+    const program = this.#held("attachTcx", request.program, "program");
+    if (this.withoutTcx) throw new KernelError("attachTcx", "EINVAL", "Invalid argument");
+    const device = this.#namespaceAt("attachTcx", request.netns).interfaces.find(
+      ({ ifindex }) => ifindex === request.ifindex,
+    );
+    if (!device) throw new KernelError("attachTcx", "ENODEV", "No such device");
+    const link: FakeLink = { kind: "link", id: this.#nextId++, program, direction: request.direction, device };
+    this.#kept.add(link);
+    return this.#open(link);
+  }
+  linkInfo(link: Fd): LinkInfo {
+    this.#step("linkInfo");
+    const { id, program, direction, device } = this.#held("linkInfo", link, "link");
+    return { id, type: "tcx", programId: program.id, ifindex: device?.ifindex ?? 0, direction };
+  }
+  updateLink(link: Fd, program: Fd): void {
+    this.#step("updateLink");
+    const held = this.#held("updateLink", link, "link");
+    if (!held.device) throw new KernelError("updateLink", "ENOLINK", "Link has been severed");
+    held.program = this.#held("updateLink", program, "program");
+    this.#reap();
+  }
+  detachLink(link: Fd): void {
+    this.#step("detachLink");
+    const held = this.#held("detachLink", link, "link");
+    if (!held.device) throw new KernelError("detachLink", "ENOLINK", "Link has been severed");
+    held.device = undefined;
+  }
+
+  findInterface(netns: string, ifname: string): InterfaceInfo {
+    this.#step(`findInterface ${ifname}`);
+    const namespace = this.#namespaceAt("findInterface", netns);
+    const found = namespace.interfaces.find(({ name }) => name === ifname);
+    if (!found) throw new KernelError("findInterface", "ENODEV", `no interface ${ifname} in ${netns}`);
+    return { ifindex: found.ifindex, mac: found.mac, mtu: 1500, namespace: namespace.identity };
+  }
+  namespaceIdentity(netns: string): NamespaceIdentity | undefined {
+    this.#step("namespaceIdentity");
+    return this.#namespaces.get(netns)?.identity;
+  }
+
+  pin(fd: Fd, path: string): void {
+    this.#step(`pin ${path}`);
+    const kept = this.#fds.get(fd);
+    if (!kept) throw this.#mistake("pin", `fd ${fd} is not open`);
+    this.#create("pin", path, { directory: false, pinned: kept, modified: this.clock });
+  }
+  openPin(path: string): Pinned {
+    this.#step(`openPin ${path}`);
+    const node = this.#nodes.get(path);
+    if (!node) throw new KernelError("openPin", "ENOENT", `${path}: No such file or directory`);
+    if (!node.pinned) throw new KernelError("openPin", "EACCES", `${path}: Permission denied`);
+    return { kind: node.pinned.kind, fd: this.#open(node.pinned) };
+  }
+  close(fd: Fd): void {
+    // A close that fails has closed all the same, as in the kernel.
+    const kept = this.#fds.get(fd);
+    if (!this.#dead) this.#fds.delete(fd);
+    this.#reap();
+    this.#step("close");
+    if (!kept) throw this.#mistake("close", `fd ${fd} is not open`);
+  }
+
+  makeDirectory(path: string): void {
+    this.#step(`makeDirectory ${path}`);
+    this.#create("makeDirectory", path, { directory: true, modified: this.clock });
+  }
+  removePin(path: string): void {
+    this.#step(`removePin ${path}`);
+    const node = this.#nodes.get(path);
+    if (!node) return;
+    if (node.directory) throw new KernelError("removePin", "EISDIR", `${path}: Is a directory`);
+    this.#nodes.delete(path);
+    this.#touchParent(path);
+    this.#reap();
+  }
+  removeDirectory(path: string): void {
+    this.#step(`removeDirectory ${path}`);
+    if (path === this.mount) throw new KernelError("removeDirectory", "EBUSY", `${path}: Device or resource busy`);
+    const node = this.#nodes.get(path);
+    if (!node) return;
+    if (!node.directory) throw new KernelError("removeDirectory", "ENOTDIR", `${path}: Not a directory`);
+    if ([...this.#nodes.keys()].some((other) => other.startsWith(`${path}/`)))
+      throw new KernelError("removeDirectory", "ENOTEMPTY", `${path}: Directory not empty`);
+    this.#nodes.delete(path);
+    this.#touchParent(path);
+  }
+  listDirectory(path: string): { name: string; directory: boolean }[] {
+    this.#step(`listDirectory ${path}`);
+    return [...this.#nodes]
+      .filter(([other]) => parentOf(other) === path)
+      .map(([other, { directory }]) => ({ name: other.slice(path.length + 1), directory }));
+  }
+  modified(path: string): number | undefined {
+    this.#step(`modified ${path}`);
+    return this.#nodes.get(path)?.modified;
+  }
+  isBpffs(path: string): boolean {
+    this.#step(`isBpffs ${path}`);
+    return path === this.mount || path.startsWith(`${this.mount}/`);
+  }
+
+  // ---- inside --------------------------------------------------------------------------------------------------
+
+  #step(operation: string): void {
+    if (this.#dead) throw new Crash("the process is dead");
+    this.operations.push(operation);
+    const number = this.operations.length;
+    const interfere = this.interfere;
+    if (interfere) {
+      // What steps in is another process: its own operations are not interfered with.
+      this.interfere = undefined;
+      try {
+        interfere(operation, number);
+      } finally {
+        this.interfere = interfere;
+      }
+    }
+    if (number === this.#crashAt) {
+      this.#dead = true;
+      throw new Crash(`crashed at operation ${number}: ${operation}`);
+    }
+    const errno = this.#failures.get(number);
+    if (errno !== undefined)
+      throw new KernelError(operation.split(" ")[0] ?? operation, errno, `operation ${number}, ${operation}: ${errno}`);
+  }
+
+  #mistake(operation: string, message: string): KernelError {
+    this.mistakes.push(`${operation}: ${message}`);
+    return new KernelError(operation, "EBADF", message);
+  }
+
+  #object(operation: string, object: Buffer): FakeObject {
+    const found = this.#objects.get(object.toString());
+    if (!found) throw new KernelError(operation, "EREFUSED", "not an ELF file");
+    return found;
+  }
+
+  #newMap(spec: FakeMap["spec"]): FakeMap {
+    const map: FakeMap = { kind: "map", id: this.#nextId++, spec, values: new Map(), slots: new Map(), frozen: false };
+    this.#kept.add(map);
+    return map;
+  }
+
+  #open(kept: Kept): Fd {
+    const fd = this.#nextFd++;
+    this.#fds.set(fd, kept);
+    return fd;
+  }
+
+  #held<K extends Kept["kind"]>(operation: string, fd: Fd, kind: K): Extract<Kept, { kind: K }> {
+    const kept = this.#fds.get(fd);
+    if (kept?.kind !== kind) throw this.#mistake(operation, `fd ${fd} is no open ${kind}`);
+    return kept as Extract<Kept, { kind: K }>;
+  }
+
+  #namespaceAt(operation: string, path: string): FakeNamespace {
+    const namespace = this.#namespaces.get(path);
+    if (!namespace) throw new KernelError(operation, "ENOENT", `${path}: No such file or directory`);
+    return namespace;
+  }
+
+  #create(operation: string, path: string, node: Node): void {
+    const fail = (errno: string): never => {
+      throw new KernelError(operation, errno, `${path}: ${errno}`);
+    };
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    if (path === this.mount || this.#nodes.has(path)) fail("EEXIST");
+    if (!path.startsWith(`${this.mount}/`)) {
+      this.mistakes.push(`${operation}: ${path} is outside of the bpffs`);
+      fail("EINVAL");
+    }
+    const parent = parentOf(path);
+    if (parent !== this.mount && !this.#nodes.has(parent)) fail("ENOENT");
+    if (name.includes(".")) fail("EPERM");
+    if (Buffer.byteLength(name) > 255) fail("ENAMETOOLONG");
+    this.#nodes.set(path, node);
+    this.#touchParent(path);
+  }
+
+  #touchParent(path: string): void {
+    const parent = this.#nodes.get(parentOf(path));
+    if (parent) parent.modified = this.clock;
+  }
+
+  /** Lets go of what nobody holds any more, as reference counts in the kernel do. */
+  #reap(): void {
+    const held = new Set<Kept>(this.#fds.values());
+    for (const { pinned } of this.#nodes.values()) if (pinned) held.add(pinned);
+    // Only user space keeps a PROG_ARRAY filled: a program that uses the array does not.
+    for (const kept of this.#kept) if (kept.kind === "map" && !held.has(kept)) kept.slots.clear();
+    const reached = new Set<Kept>();
+    const visit = (kept: Kept): void => {
+      if (reached.has(kept)) return;
+      reached.add(kept);
+      if (kept.kind === "link") visit(kept.program);
+      else if (kept.kind === "program") kept.maps.forEach(visit);
+      else [...kept.slots.values()].forEach(visit);
+    };
+    held.forEach(visit);
+    for (const kept of this.#kept) if (!reached.has(kept)) this.#kept.delete(kept);
+  }
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/"));
+}
+
+/** A u32 key or value, in the byte order of the machines that Remora runs on. */
+function key32(number: number): Buffer {
+  const key = Buffer.alloc(4);
+  key.writeUInt32LE(number);
+  return key;
+}
