@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The process: the one file that touches the environment, stdin, stdout and the exit status. With CNI_COMMAND set it
+ * is a CNI plugin, otherwise the command line tool. As a plugin, whatever happens inside, stdout gets one JSON object
+ * at most, at the end.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import { dispatch } from "./cni/dispatch.ts";
+import { failure, type Outcome } from "./cni/errors.ts";
+import { code, RemoraError } from "./errors.ts";
+import type { ProcessLog } from "./log.ts";
+import type { NodeConfig } from "./model.ts";
+
+/** A runtime writes the configuration and closes the pipe before Node has even started. */
+const stdinDeadline = 10_000;
+/** A configuration with every annotation a pod may carry (256 KiB), or a GC's list of a large node, is far below. */
+const stdinLimit = 16 << 20;
+
+if (process.env.CNI_COMMAND) beCniPlugin();
+else beCommandLine();
+
+// ---- the CNI plugin ----------------------------------------------------------------------------------------------
+
+function beCniPlugin(): void {
+  let log: ProcessLog | undefined;
+  const end = async (outcome: Outcome): Promise<void> => {
+    await log?.flush();
+    finish(outcome);
+  };
+  // What nobody caught is an answer as well. With it printed the process is over, whatever is still under way.
+  process.on("uncaughtException", (error) => finish(failure(error)));
+  process.on("unhandledRejection", (error) => finish(failure(error)));
+  void dispatch({ env: process.env, stdin: readStdin, isOwnNamespace }, async (config: NodeConfig) => {
+    const [{ openLog }, { createVerbs }, { createNativeKernel }] = await Promise.all([
+      import("./log.ts"),
+      import("./verbs/index.ts"),
+      import("./kernel/native.ts"),
+    ]);
+    log = openLog(config.log);
+    return createVerbs({ kernel: createNativeKernel, log });
+  }).then(end);
+}
+
+/** Prints and ends the process. A result that cannot be delivered is a failure: then the runtime undoes the ADD. */
+function finish({ stdout, exitCode }: Outcome): never {
+  process.exit(print(stdout) ? exitCode : 1);
+}
+
+/** Writes all of it, also where stdout is a non-blocking pipe that is full for a while. False where it is closed. */
+function print(text: string): boolean {
+  const bytes = Buffer.from(text);
+  const deadline = Date.now() + stdinDeadline;
+  for (let written = 0; written < bytes.length; ) {
+    try {
+      written += writeSync(1, bytes, written);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN" || Date.now() > deadline) return false;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
+  return true;
+}
+
+function isOwnNamespace(netns: string): boolean {
+  try {
+    const [own, other] = ["/proc/self/ns/net", netns].map((path) => statSync(path, { bigint: true }));
+    return own?.dev === other?.dev && own?.ino === other?.ino;
+  } catch {
+    return false;
+  }
+}
+
+// ---- stdin -------------------------------------------------------------------------------------------------------
+
+/** Reads stdin to its end. Throws code 5 where it fails or is not closed in time, code 6 where it is too long. */
+async function readStdin(): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of stdinChunks(Date.now() + stdinDeadline)) {
+      size += chunk.length;
+      if (size > stdinLimit)
+        throw new RemoraError(
+          code.decodingFailure,
+          `stdin: the network configuration is longer than ${stdinLimit >> 20} MiB`,
+        );
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error instanceof RemoraError) throw error;
+    throw new RemoraError(code.ioFailure, `stdin: ${(error as Error).message}`, { cause: error });
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/**
+ * `process.stdin` would do, but costs 4 ms to build. A runtime's pipe is opened once more, without blocking (the flag
+ * belongs to the open file, and the first one is shared with others), and a file is read as it is.
+ */
+async function* stdinChunks(deadline: number): AsyncGenerator<Buffer> {
+  const fd = openStdin();
+  if (fd === undefined) {
+    yield* streamedStdin(deadline);
+    return;
+  }
+  try {
+    for (;;) {
+      const chunk = Buffer.allocUnsafe(64 << 10);
+      const length = readSome(fd, chunk);
+      if (length === 0) return;
+      if (length !== undefined) yield chunk.subarray(0, length);
+      else if (Date.now() > deadline) throw late();
+      else await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  } finally {
+    if (fd !== 0) closeSync(fd);
+  }
+}
+
+/** A descriptor whose reads do not block, or undefined where there is none: a socket, a terminal, no /proc. */
+function openStdin(): number | undefined {
+  const stdin = fstatSync(0);
+  if (stdin.isFile()) return 0;
+  if (!stdin.isFIFO()) return undefined;
+  try {
+    return openSync("/proc/self/fd/0", constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined where nothing is there yet, 0 at the end. */
+function readSome(fd: number, chunk: Buffer): number | undefined {
+  try {
+    return readSync(fd, chunk);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EAGAIN") return undefined;
+    throw error;
+  }
+}
+
+async function* streamedStdin(deadline: number): AsyncGenerator<Buffer> {
+  const timer = setTimeout(() => process.stdin.destroy(late()), deadline - Date.now());
+  try {
+    yield* process.stdin;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function late(): RemoraError {
+  return new RemoraError(
+    code.ioFailure,
+    `stdin: the network configuration did not end within ${stdinDeadline / 1000} s; is stdin still open?`,
+  );
+}
+
+// ---- the command line --------------------------------------------------------------------------------------------
+
+function beCommandLine(): void {
+  void import("./cli/run.ts")
+    .then(({ run }) =>
+      run(process.argv.slice(2), {
+        stdout: (text) => {
+          if (!print(text)) process.exit(1);
+        },
+        stderr: (text) => void process.stderr.write(text),
+        isTerminal: process.stdout.isTTY === true,
+        columns: process.stdout.columns ?? 0,
+        env: process.env,
+        executable: process.execPath,
+      }),
+    )
+    .then((status) => {
+      process.exitCode = status;
+    });
+}
