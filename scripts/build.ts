@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * `npm run build`: the installation tree in dist/. `npm run build -- STEP...` runs only those steps. A step whose
+ * inputs have not changed since it last ran does nothing.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { command } from "./make/command.ts";
+import { launcherStep } from "./make/launcher.ts";
+import { programsStep } from "./make/programs.ts";
+import { runtimeStep } from "./make/runtime.ts";
+import { BuildError, runStep, type Step } from "./make/step.ts";
+
+const root = resolve(import.meta.dirname, "..");
+
+const types: Step = {
+  name: "types",
+  inputs: ["tsconfig.json", "package-lock.json", "plugin", "native", "bpf", "conflist", "e2e", "scripts", "bench"],
+  outputs: [],
+  run: () => void command("node_modules/.bin/tsc", ["-p", ".", "--pretty", "false"], root),
+};
+
+const addon: Step = {
+  name: "addon",
+  inputs: ["package-lock.json", "native/build.sh", "native/vendor.sh", "native/CMakeLists.txt", "native/src"],
+  outputs: ["native/build/Release/remora.node"],
+  run: () => void command("bash", ["native/build.sh"], root),
+};
+
+/** In the order they need each other: the programs are compiled with headers that the addon's build unpacks. */
+const steps = [types, addon, programsStep(root), launcherStep(root), runtimeStep(root)];
+
+function main(names: string[]): void {
+  const unknown = names.find((name) => !steps.some((step) => step.name === name));
+  if (unknown) throw new BuildError(`no step "${unknown}"; steps are ${steps.map((step) => step.name).join(", ")}`);
+  for (const step of steps.filter(({ name }) => names.length === 0 || names.includes(name))) {
+    const started = performance.now();
+    if (runStep(root, step)) console.log(`build: ${step.name}, ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  }
+}
+
+// Two builds at once would write the same files: the second waits, and finds its work done.
+if (process.env.REMORA_BUILD_LOCKED === undefined) {
+  mkdirSync(join(root, ".cache"), { recursive: true });
+  const lock = join(root, ".cache/build.lock");
+  const again = spawnSync("flock", [lock, process.execPath, import.meta.filename, ...process.argv.slice(2)], {
+    stdio: "inherit",
+    env: { ...process.env, REMORA_BUILD_LOCKED: "1" },
+  });
+  if (again.error) throw again.error;
+  process.exitCode = again.status ?? 1;
+} else {
+  try {
+    main(process.argv.slice(2));
+  } catch (error) {
+    if (!(error instanceof BuildError)) throw error;
+    console.error(`build: ${error.message}`);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The runtime, dist/runtime: a Node single executable application that holds the bundled plugin, its code cache and
+ * the addon, and beside it the dynamic loader and every shared library that it needs, so that it asks nothing of
+ * the machine but its kernel.
+ */
+
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, join } from "node:path";
+import { buildSync } from "esbuild";
+import { command } from "./command.ts";
+import { BuildError, type Step } from "./step.ts";
+
+const addon = "native/build/Release/remora.node";
+
+export function runtimeStep(root: string): Step {
+  const node = `node_modules/node-linux-${process.arch}/bin/node`;
+  return {
+    name: "runtime",
+    inputs: ["scripts/make/runtime.ts", "plugin", "package-lock.json", node, addon],
+    outputs: ["dist/runtime/remora-runtime"],
+    run() {
+      const work = join(root, ".cache/build/runtime");
+      const fresh = join(root, "dist/runtime.new");
+      for (const folder of [work, fresh]) {
+        rmSync(folder, { recursive: true, force: true });
+        mkdirSync(folder, { recursive: true });
+      }
+      bundle(root, join(work, "main.mjs"));
+      copyFileSync(join(root, addon), join(work, "remora.node"));
+      // Symbols and debug information are a fifth of Node. They must go before the application is put in: the
+      // section that holds it does not survive a strip.
+      command("strip", ["-s", "-o", join(work, "node"), join(root, node)], root);
+      // Relative names only: the executable keeps the main script's name.
+      writeFileSync(
+        join(work, "sea.json"),
+        JSON.stringify({
+          main: "main.mjs",
+          mainFormat: "module",
+          executable: "node",
+          output: "remora-runtime",
+          useCodeCache: true,
+          disableExperimentalSEAWarning: true,
+          execArgvExtension: "none",
+          // The key is the name of the file that plugin/kernel/addon.ts writes.
+          assets: { [`remora-${digest(join(root, addon))}.node`]: "remora.node" },
+        }),
+      );
+      command(process.execPath, ["--build-sea", "sea.json"], work);
+      renameSync(join(work, "remora-runtime"), join(fresh, "remora-runtime"));
+      for (const library of sharedLibraries(root, [node, addon])) {
+        copyFileSync(library, join(fresh, basename(library)));
+        chmodSync(join(fresh, basename(library)), 0o755);
+      }
+      refuseBuildPaths(root, fresh);
+      // File by file: a runtime that is running keeps its old file, and the folder is never without one.
+      const target = join(root, "dist/runtime");
+      mkdirSync(target, { recursive: true });
+      for (const name of readdirSync(target))
+        if (!existsSync(join(fresh, name))) rmSync(join(target, name), { recursive: true });
+      for (const name of readdirSync(fresh)) renameSync(join(fresh, name), join(target, name));
+      rmSync(fresh, { recursive: true });
+      rmSync(work, { recursive: true });
+    },
+  };
+}
+
+/** One file, in which what is imported lazily stays asleep until it is asked for. */
+export function bundle(root: string, output: string): void {
+  buildSync({
+    absWorkingDir: root,
+    entryPoints: ["plugin/main.ts"],
+    outfile: output,
+    bundle: true,
+    platform: "node",
+    target: `node${process.versions.node}`,
+    format: "esm",
+    // Names stay, for stack traces that can be read.
+    minifySyntax: true,
+    minifyWhitespace: true,
+    legalComments: "none",
+    logLevel: "warning",
+    // CommonJS packages inside the bundle ask for Node's own modules.
+    banner: { js: 'import{createRequire}from"node:module";const require=createRequire(process.execPath);' },
+  });
+}
+
+function digest(path: string): string {
+  return createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 16);
+}
+
+/** The closure of what the files link to, the dynamic loader included: absolute paths, as the build machine's loader finds them. */
+function sharedLibraries(root: string, files: string[]): string[] {
+  const found = new Set<string>();
+  for (const file of files)
+    for (const line of command("ldd", [file], root).split("\n")) {
+      if (line.includes("not found")) throw new BuildError(`${file} needs a library that is not here: ${line.trim()}`);
+      const path = /(?:=> )?(\/\S+) \(0x/.exec(line)?.[1];
+      if (path) found.add(path);
+    }
+  return [...found].sort();
+}
+
+/** An installation tree tells nothing of where it was built. */
+function refuseBuildPaths(root: string, folder: string): void {
+  for (const name of readdirSync(folder))
+    if (readFileSync(join(folder, name)).includes(`${root}/`))
+      throw new BuildError(`${name} holds the path of the build machine, ${root}`);
+}

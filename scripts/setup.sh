@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Puts in place what a part of the work needs and the machine lacks: Debian packages, then the npm packages of the
+# lock file. Silent and quick where nothing is missing, so that every npm script can begin with it.
+#
+#   bash scripts/setup.sh build|test|demo|bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# One entry a package. `package=command` is content with the command, whoever brought it: a machine that has
+# containerd from somebody else must keep it.
+build=(
+  ca-certificates
+  gcc g++ libc6-dev linux-libc-dev make cmake    # the addon
+  debian-archive-keyring bzip2 gzip tar xz-utils # the sources of what it links statically
+  clang=clang llvm=llvm-strip                    # the BPF programs
+  musl-tools=musl-gcc                            # the launcher, which has no shared libraries
+  binutils util-linux
+  libatomic1 libstdc++6                          # what the pinned Node asks of its host
+)
+test=(
+  "${build[@]}"
+  iproute2 iputils-ping procps util-linux mount kmod
+  busybox-static
+  containerd=containerd runc=runc
+  containernetworking-plugins
+  iptables=iptables               # the portmap and firewall plugins call it
+)
+demo=("${test[@]}")
+bench=("${test[@]}")
+
+part=${1:-}
+case $part in
+  build | test | demo | bench) ;;
+  *)
+    echo "usage: bash scripts/setup.sh build|test|demo|bench" >&2
+    exit 2
+    ;;
+esac
+
+fail() {
+  echo "setup: $*" >&2
+  exit 1
+}
+
+# Prints the packages of the list that are missing, a name each.
+missing_packages() {
+  local installed entry package command
+  installed=" $(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null | sed -n 's/^installed //p' | tr '\n' ' ') "
+  for entry in "$@"; do
+    package=${entry%%=*}
+    command=${entry#*=}
+    if [[ $installed == *" $package "* ]]; then continue; fi
+    if [[ $entry == *=* ]] && PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null; then continue; fi
+    echo "$package"
+  done
+}
+
+# apt-get, without a question and without a word; all it said is shown when it fails.
+apt() {
+  local output
+  output=$(DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 "$@" </dev/null 2>&1) || {
+    echo "$output" >&2
+    fail "apt-get $1 failed (above)"
+  }
+}
+
+install_packages() {
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
+  if ((${#missing[@]} == 0)); then return; fi
+  command -v apt-get >/dev/null || fail "this machine lacks ${missing[*]} (Debian's names) and has no apt-get: install them by hand"
+  ((EUID == 0)) || fail "this machine lacks ${missing[*]}: run as root, or: apt-get install ${missing[*]}"
+  echo "setup: installs ${missing[*]}"
+  apt update
+  # Never at the price of something that is installed already.
+  apt install --no-install-recommends --no-remove "${missing[@]}"
+}
+
+install_modules() {
+  local output
+  if [[ node_modules/.package-lock.json -nt package-lock.json ]]; then return; fi
+  echo "setup: npm ci"
+  output=$(npm ci --no-audit --no-fund --loglevel=error </dev/null 2>&1) || {
+    echo "$output" >&2
+    fail "npm ci failed (above)"
+  }
+  # npm keeps the time of an unchanged tree's own lock.
+  touch node_modules/.package-lock.json
+}
+
+# Two at once would trip over each other's node_modules.
+mkdir -p .cache
+exec 9>.cache/setup.lock
+flock 9
+
+if command -v dpkg-query >/dev/null; then
+  declare -n packages=$part
+  install_packages "${packages[@]}"
+else
+  echo "setup: no Debian machine; see scripts/setup.sh for what is needed" >&2
+fi
+install_modules
