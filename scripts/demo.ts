@@ -55,6 +55,10 @@ async function show(pod: Pod, command: string[], meaning: string): Promise<void>
   say(`        ${last ?? `(exit status ${exitCode})`}${meaning}`);
 }
 
+/** The exit status after Ctrl-C (scratch.ts). */
+const interrupted = 130;
+
+const nodeWide = [{ program: "count", priority: 0 }];
 const clientAnnotations = {
   "remora.io/programs": "acl",
   "acl.remora.io/rules": "deny egress tcp any 25",
@@ -104,8 +108,6 @@ async function play(node: Node): Promise<void> {
   say(indented(status(node)));
 }
 
-const nodeWide = [{ program: "count", priority: 0 }];
-
 function status(node: Node): string {
   const { status, stdout, stderr } = node.remora("status");
   if (status !== 0) throw new Error(`remora status: ${stderr}`);
@@ -122,8 +124,9 @@ async function main(): Promise<void> {
       startNode({ plugins: [ptp(), remora({ chain: nodeWide })] }),
     );
     dir = node.dir;
-    process.on("exit", () => {
-      if (process.exitCode === 130 || interrupted) say("\nInterrupted: everything that was started is removed.");
+    // Runs behind those that take the node away.
+    process.on("exit", (code) => {
+      if (code === interrupted) say("\nInterrupted: everything that was started is removed.");
     });
     await play(node);
   }
@@ -131,11 +134,6 @@ async function main(): Promise<void> {
   if (left.length > 0) throw new Error(`the demo left behind: ${left.join(", ")}`);
   say("\nEverything is removed: no process, mount, cgroup, pin or file of this demo is left.");
 }
-
-let interrupted = false;
-process.prependListener("SIGINT", () => {
-  interrupted = true;
-});
 
 try {
   await main();

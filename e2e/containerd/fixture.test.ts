@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The fixture itself, without Remora: what the other tests here take for granted. */
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { bridge, ptp, startNode } from "./node.ts";
+import { traces } from "./traces.ts";
 
 for (const primary of [ptp, bridge])
   test(`two pods behind ${primary().type} reach each other by ping and by TCP`, async () => {
@@ -33,42 +34,24 @@ test("pods outlive a containerd that is killed, and are removed through the next
   assert.equal((await node.cri.call("ListPodSandbox", {})).items, []);
 });
 
-/** Whatever carries the node's folder or its cgroup's name: processes, mounts, cgroups, the folder. */
-function traces(name: string): string[] {
-  const processes = readdirSync("/proc").filter((pid) => {
-    try {
-      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(name);
-    } catch {
-      return false;
-    }
-  });
-  const cgroups = spawnSync("find", ["/sys/fs/cgroup", "-name", name], { encoding: "utf8" }).stdout.trim();
-  return [
-    ...processes.map((pid) => `process ${pid}`),
-    ...(readFileSync("/proc/self/mountinfo", "utf8").includes(name) ? ["mounts"] : []),
-    ...(cgroups === "" ? [] : cgroups.split("\n")),
-    ...(existsSync(join("/tmp", name)) ? ["its folder"] : []),
-  ];
-}
-
 const interfaces = (): string[] => readdirSync("/sys/class/net");
 
 test("nothing of a node is left when its block ends, running pods included", async () => {
   const before = interfaces();
-  let name: string;
+  let dir: string;
   {
     using node = await startNode({ plugins: [bridge()] });
-    name = node.dir.slice(node.dir.lastIndexOf("/") + 1);
+    dir = node.dir;
     const pod = await node.runPod({ name: "abandoned" });
     await pod.exec("ls");
     assert.equal(interfaces(), before, "the machine's own namespace is not touched");
-    assert.is.not(traces(name).length, 0);
+    assert.is.not(traces(dir).length, 0);
   }
-  assert.equal(traces(name), []);
+  assert.equal(traces(dir), []);
 });
 
 /** Starts a node with a pod in a process of its own, prints the folder, and ends as `ending` says. */
-function elsewhere(ending: string): { name: string; signal: string | null } {
+function elsewhere(ending: string): { dir: string; signal: string | null } {
   const program = `
     import { ptp, startNode } from ${JSON.stringify(join(import.meta.dirname, "node.ts"))};
     const node = await startNode({ plugins: [ptp()] });
@@ -77,15 +60,15 @@ function elsewhere(ending: string): { name: string; signal: string | null } {
     ${ending};`;
   const child = spawnSync(process.execPath, ["--input-type=module", "--eval", program], { encoding: "utf8" });
   assert.match(child.stdout, /remora-test-/, child.stderr);
-  return { name: child.stdout.slice(child.stdout.lastIndexOf("/") + 1), signal: child.signal };
+  return { dir: child.stdout, signal: child.signal };
 }
 
 test("a node whose test was killed is gone with it; the next one takes its folder and cgroups away", () => {
   const killed = elsewhere('process.kill(process.pid, "SIGKILL")');
   assert.is(killed.signal, "SIGKILL");
   const next = elsewhere("process.exit()");
-  assert.equal(traces(killed.name), []);
-  assert.equal(traces(next.name), [], "nor does one that ends without a word leave anything");
+  assert.equal(traces(killed.dir), []);
+  assert.equal(traces(next.dir), [], "nor does one that ends without a word leave anything");
 });
 
 test.run();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sends UDP packets as the first thing that a container does: `send ADDRESS PORT COUNT`. Static and without a shell
- * before it, so that nothing comes between the start of the pod's first process and its first packet.
+ * Sends UDP packets as the first thing that a container does, and ends: `send ADDRESS PORT COUNT`. Static and without
+ * a shell before it, so that nothing comes between the start of the pod's first process and its first packet.
  */
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -18,6 +18,5 @@ int main(int argc, char **argv)
 	/* A packet that the chain drops is reported as sent (or as ENOBUFS): neither stops the next one. */
 	for (int left = atoi(argv[3]); left > 0; left--)
 		sendto(out, "remora", 6, 0, (struct sockaddr *)&to, sizeof(to));
-	pause();
 	return 0;
 }
