@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * BTF declaration tags of parameters and maps, as the macros of `bpf/include/remora/params.h` write them:
+ * `remora:<key>=<value>`. Tags of others are none of our business; an unknown one of ours is a fault of the object.
+ */
+
+export interface ParameterTags {
+  unit?: string;
+  min?: string;
+  max?: string;
+  help?: string;
+  /** The global that receives the number of elements of a list. */
+  count?: string;
+  choices: { name: string; value: string }[];
+}
+
+const own = "remora:";
+const parameterKeys = ["unit", "min", "max", "count", "help"] as const;
+const scopes = ["pod", "node"] as const;
+
+/** A tag that cannot be understood; the message is a clause that quotes it. */
+export class BadTag extends Error {
+  override readonly name = "BadTag";
+}
+
+function* ownTags(tags: readonly string[]): Generator<{ tag: string; key: string; value: string }> {
+  for (const tag of tags) {
+    if (!tag.startsWith(own)) continue;
+    const [, key, value] = /^remora:([a-z]+)=(.*)$/s.exec(tag) ?? [];
+    if (key === undefined || value === undefined)
+      throw new BadTag(`its tag "${tag}" is not of the form remora:key=value`);
+    yield { tag, key, value };
+  }
+}
+
+/** Throws BadTag. */
+export function parameterTags(tags: readonly string[]): ParameterTags {
+  const read: ParameterTags = { choices: [] };
+  for (const { tag, key, value } of ownTags(tags)) {
+    if (key === "choice") {
+      const [, name, number] = /^([^=\s]+)=(.+)$/.exec(value) ?? [];
+      if (name === undefined || number === undefined)
+        throw new BadTag(`its tag "${tag}" is not of the form choice=NAME=NUMBER`);
+      read.choices.push({ name, value: number });
+      continue;
+    }
+    const known = parameterKeys.find((candidate) => candidate === key);
+    if (known === undefined)
+      throw new BadTag(`its tag "${tag}" has an unknown key (known: ${parameterKeys.join(", ")}, choice)`);
+    if (read[known] !== undefined) throw new BadTag(`its tag "${tag}" comes after another ${key}`);
+    read[known] = value;
+  }
+  return read;
+}
+
+/** A map's scope, where its tags name one. Throws BadTag. */
+export function mapScope(tags: readonly string[]): "pod" | "node" | undefined {
+  let scope: "pod" | "node" | undefined;
+  for (const { tag, key, value } of ownTags(tags)) {
+    const found = key === "scope" ? scopes.find((candidate) => candidate === value) : undefined;
+    if (found === undefined) throw new BadTag(`its tag "${tag}" is not remora:scope=pod or remora:scope=node`);
+    if (scope !== undefined) throw new BadTag(`its tag "${tag}" comes after another scope`);
+    scope = found;
+  }
+  return scope;
+}
