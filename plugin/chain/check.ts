@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * CHECK: whether what is attached is what the record says. The first difference is named.
+ *
+ * A program id stands for a program with its parameters and its object: the kernel gives no id twice, and neither
+ * instructions nor parameters (`.rodata`, frozen) change after the load. So comparing ids, slot by slot, compares order,
+ * parameters and digests with those recorded at ADD. The record is not compared with today's configuration or
+ * programs: they may have moved on since this pod's ADD, and a running pod is not at fault for that.
+ */
+
+import { code, RemoraError } from "../errors.ts";
+import { type Direction, directions, type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
+import type { AttachmentId } from "../model.ts";
+import { u32 } from "./generation.ts";
+import { type AttachmentPins, pinsOf } from "./pins.ts";
+import {
+  type AttachmentRecord,
+  type RecordedChain,
+  type RecordedStage,
+  readRecord,
+  recordedNamespace,
+} from "./record.ts";
+import { Handles } from "./undo.ts";
+
+/**
+ * Compares an attachment with its record.
+ *
+ * @param netns the path that the runtime names today.
+ * @returns the record, or undefined where there is nothing at all: whether that is right, the caller knows.
+ * @throws RemoraError attachmentDiffers with the first difference; KernelError.
+ */
+export function check(
+  kernel: KernelPort,
+  bpffs: string,
+  id: AttachmentId,
+  netns: string,
+): AttachmentRecord | undefined {
+  const pins = pinsOf(bpffs, id);
+  const record = readRecord(kernel, pins);
+  if (!record) {
+    if (kernel.modified(pins.directory) === undefined) return undefined;
+    throw differs(`${pins.directory} has no record: an ADD did not end, or the record was removed`);
+  }
+  checkInterface(kernel, record, id, netns);
+  for (const direction of directions) {
+    const chain = record.chains[direction];
+    if (chain) checkChain(kernel, pins, record, direction, chain);
+    else refuseExtraLink(kernel, pins, direction);
+  }
+  return record;
+}
+
+function differs(message: string): RemoraError {
+  return new RemoraError(code.attachmentDiffers, message);
+}
+
+function checkInterface(kernel: KernelPort, record: AttachmentRecord, id: AttachmentId, netns: string): void {
+  let found: ReturnType<KernelPort["findInterface"]>;
+  try {
+    found = kernel.findInterface(netns, id.ifname);
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    if (error.code === "ENODEV") throw differs(`interface ${id.ifname} is not in ${netns} any more`);
+    if (error.code === "ENOENT") throw differs(`the network namespace ${netns} is not there any more`);
+    throw error;
+  }
+  const namespace = recordedNamespace(found.namespace);
+  if (namespace.dev !== record.namespace.dev || namespace.ino !== record.namespace.ino)
+    throw differs(
+      `${netns} is network namespace ${namespace.ino}, the chain was attached in ${record.namespace.ino} (${record.netns})`,
+    );
+  if (found.ifindex !== record.ifindex)
+    throw differs(
+      `interface ${id.ifname} has index ${found.ifindex}, the chain was attached to index ${record.ifindex}: it was replaced`,
+    );
+}
+
+function checkChain(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  direction: Direction,
+  chain: RecordedChain,
+): void {
+  using handles = new Handles(kernel);
+  const paths = pins.direction(record.generation, direction);
+  checkLink(kernel, pins, record, direction, chain, handles);
+  const array = openMap(kernel, paths.chain, `the ${direction} chain`, chain.chainId, handles);
+  chain.stages.forEach((stage, position) => {
+    checkSlot(kernel, array, direction, position, stage);
+  });
+  openMap(kernel, paths.counters, `the ${direction} counters`, chain.countersId, handles);
+  chain.stages.forEach(({ maps }, position) => {
+    for (const { name, id } of maps)
+      openMap(kernel, paths.map(position, name), `map ${name} of ${direction} position ${position}`, id, handles);
+  });
+}
+
+function checkLink(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  direction: Direction,
+  chain: RecordedChain,
+  handles: Handles,
+): void {
+  const path = pins.link(direction);
+  const link = open(kernel, path, handles);
+  if (!link) throw differs(`the ${direction} link is missing: nothing is pinned at ${path}`);
+  if (link.kind !== "link") throw differs(`${path} is a ${link.kind}, not the ${direction} link`);
+  const info = kernel.linkInfo(link.fd);
+  if (info.ifindex === 0) throw differs(`the ${direction} link is detached: no packet meets the chain`);
+  if (info.ifindex !== record.ifindex)
+    throw differs(
+      `the ${direction} link is attached to interface index ${info.ifindex}, the record says ${record.ifindex}`,
+    );
+  if (info.direction !== null && info.direction !== direction)
+    throw differs(`the link at ${path} is attached to ${info.direction}`);
+  const first = chain.stages[0];
+  if (first && info.programId !== first.programId)
+    throw differs(
+      `the ${direction} link runs program id ${info.programId}, the record says ${first.programId} (${words(first)})`,
+    );
+}
+
+/** A slot's value is, for user space, the id of its program. */
+function checkSlot(kernel: KernelPort, array: Fd, direction: Direction, position: number, stage: RecordedStage): void {
+  const found = kernel.lookupMap(array, u32(position))?.readUInt32LE();
+  if (found === stage.programId) return;
+  throw differs(
+    `position ${position} of the ${direction} chain holds ${found === undefined ? "no program" : `program id ${found}`}, ` +
+      `the record says ${stage.programId} (${words(stage)})`,
+  );
+}
+
+function openMap(kernel: KernelPort, path: string, what: string, id: number, handles: Handles): Fd {
+  const pinned = open(kernel, path, handles);
+  if (!pinned) throw differs(`${what} is missing: nothing is pinned at ${path}`);
+  if (pinned.kind !== "map") throw differs(`${what} is not a map: ${path} is a ${pinned.kind}`);
+  const found = kernel.mapInfo(pinned.fd).id;
+  if (found !== id) throw differs(`${what} is map id ${found}, the record says ${id}`);
+  return pinned.fd;
+}
+
+function refuseExtraLink(kernel: KernelPort, pins: AttachmentPins, direction: Direction): void {
+  using handles = new Handles(kernel);
+  if (open(kernel, pins.link(direction), handles))
+    throw differs(`there is a ${direction} link at ${pins.link(direction)}, and the record has no ${direction} chain`);
+}
+
+function open(kernel: KernelPort, path: string, handles: Handles): Pinned | undefined {
+  try {
+    const pinned = kernel.openPin(path);
+    handles.own(pinned.fd);
+    return pinned;
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function words({ entries }: RecordedStage): string {
+  return entries.map(({ program, version }) => `${program} ${version}`).join("+");
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What an attachment says of itself: JSON in a frozen array map, pinned beside its chain. It is written when everything
+ * but the links is in place, so that a record that can be read tells of a chain that was complete. Before, the name of the
+ * folder alone says whose it is; that is enough to remove it.
+ */
+
+import { code, RemoraError } from "../errors.ts";
+import { type Direction, directions, KernelError, type KernelPort, type NamespaceIdentity } from "../kernel/port.ts";
+import type { AttachmentId, FailurePolicy, Missing, ParameterText, Place, PodIdentity } from "../model.ts";
+import type { AttachmentPins } from "./pins.ts";
+import { Handles, type Undo } from "./undo.ts";
+
+/** Raised when a record's shape changes such that older code would misread it. */
+const format = 1;
+
+export interface AttachmentRecord {
+  format: typeof format;
+  id: AttachmentId;
+  pod: PodIdentity | null;
+  /** The path as the runtime named it; the identity tells whether it still names the same namespace. */
+  netns: string;
+  /** Decimal numbers as text: they have 64 bits. */
+  namespace: { dev: string; ino: string; cookie: string };
+  ifindex: number;
+  hook: "tcx";
+  generation: number;
+  failurePolicy: FailurePolicy;
+  degraded: Missing[];
+  /** Only of directions that have a chain. */
+  chains: Partial<Record<Direction, RecordedChain>>;
+}
+/** Ids are the kernel's, and are not used again while it runs. */
+export interface RecordedChain {
+  chainId: number;
+  countersId: number;
+  stages: RecordedStage[];
+}
+export interface RecordedStage {
+  programId: number;
+  countHead: boolean;
+  proceedOn: number[];
+  failurePolicy: FailurePolicy;
+  entries: RecordedEntry[];
+  /** The maps that are pinned below this position. */
+  maps: { name: string; id: number }[];
+}
+export interface RecordedEntry {
+  program: string;
+  function: string;
+  at: Place;
+  version: string;
+  sha256: string;
+  priority: number;
+  params: Record<string, ParameterText>;
+  nodeWide: boolean;
+}
+
+export const recordFormat = format;
+
+/** A namespace's identity as a record holds it. */
+export function recordedNamespace({ dev, ino, cookie }: NamespaceIdentity): AttachmentRecord["namespace"] {
+  return { dev: String(dev), ino: String(ino), cookie: String(cookie) };
+}
+
+/** Writes, freezes and pins the record. */
+export function writeRecord(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord, undo: Undo): void {
+  using handles = new Handles(kernel);
+  const json = Buffer.from(JSON.stringify(record));
+  const value = Buffer.alloc(Math.ceil(json.length / 8) * 8);
+  json.copy(value);
+  const map = handles.own(
+    kernel.createMap({ type: "array", name: "remora_record", keySize: 4, valueSize: value.length, maxEntries: 1 }),
+  );
+  kernel.updateMap(map, firstKey, value);
+  kernel.freezeMap(map);
+  kernel.pin(map, pins.record);
+  undo.push(() => kernel.removePin(pins.record));
+}
+
+const firstKey = Buffer.alloc(4);
+
+/**
+ * Reads a record.
+ *
+ * @returns undefined where none is pinned.
+ * @throws RemoraError attachmentDiffers for one that cannot be understood; KernelError.
+ */
+export function readRecord(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord | undefined {
+  using handles = new Handles(kernel);
+  let pinned: ReturnType<KernelPort["openPin"]>;
+  try {
+    pinned = kernel.openPin(pins.record);
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+  handles.own(pinned.fd);
+  const damaged = (why: string): RemoraError =>
+    new RemoraError(code.attachmentDiffers, `the record ${pins.record} cannot be understood: ${why}`);
+  if (pinned.kind !== "map") throw damaged(`it is a ${pinned.kind}, not a map`);
+  const value = kernel.lookupMap(pinned.fd, firstKey);
+  const end = value?.indexOf(0) ?? -1;
+  const json = value?.toString("utf8", 0, end < 0 ? value.length : end) ?? "";
+  let record: unknown;
+  try {
+    record = JSON.parse(json);
+  } catch {
+    throw damaged("it holds no JSON");
+  }
+  if (!isRecord(record)) throw damaged(`its format is not ${format}, or a part is missing`);
+  return record;
+}
+
+/** Whoever can write here is root on the node, so this guards against other versions and accidents, not against malice. */
+function isRecord(value: unknown): value is AttachmentRecord {
+  if (typeof value !== "object" || value === null) return false;
+  const record = value as Partial<AttachmentRecord>;
+  return (
+    record.format === format &&
+    typeof record.id?.containerId === "string" &&
+    typeof record.netns === "string" &&
+    typeof record.namespace?.ino === "string" &&
+    typeof record.ifindex === "number" &&
+    typeof record.generation === "number" &&
+    Array.isArray(record.degraded) &&
+    typeof record.chains === "object" &&
+    directions.every((direction) => {
+      const chain = record.chains?.[direction];
+      return (
+        chain === undefined || (Array.isArray(chain.stages) && chain.stages.every(({ entries }) => entries.length > 0))
+      );
+    })
+  );
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Ways back: what undoes steps in reverse, what closes descriptors, and what tries everything before it complains. */
+
+import type { Fd, KernelPort } from "../kernel/port.ts";
+
+/** The steps to take back if a later one fails. */
+export class Undo {
+  #steps: (() => void)[] = [];
+
+  push(step: () => void): void {
+    this.#steps.push(step);
+  }
+
+  /** Takes everything back, the last step first. A step that fails does not keep the others from being tried. */
+  unwind(report: (error: unknown) => void): void {
+    for (const step of this.#steps.reverse()) {
+      try {
+        step();
+      } catch (error) {
+        report(error);
+      }
+    }
+    this.#steps = [];
+  }
+}
+
+/** Descriptors that are closed at the end of a block, on success as on failure. */
+export class Handles implements Disposable {
+  readonly #kernel: KernelPort;
+  readonly #fds: Fd[] = [];
+
+  constructor(kernel: KernelPort) {
+    this.#kernel = kernel;
+  }
+
+  own(fd: Fd): Fd {
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  /** A close that fails has closed all the same, and nobody could do anything about it. */
+  [Symbol.dispose](): void {
+    for (const fd of this.#fds.splice(0).reverse()) {
+      try {
+        this.#kernel.close(fd);
+      } catch {}
+    }
+  }
+}
+
+/** Runs steps that do not depend on each other: all of them, also after one has failed. */
+export class Attempts {
+  readonly errors: unknown[] = [];
+
+  try(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.errors.push(error);
+    }
+  }
+
+  /** @throws the one error there was, or an AggregateError whose message joins them all. */
+  finish(): void {
+    if (this.errors.length === 0) return;
+    if (this.errors.length === 1) throw this.errors[0];
+    throw new AggregateError(this.errors, this.errors.map(messageOf).join("; "));
+  }
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
