@@ -6,6 +6,7 @@
  * specification applied, which are few: `ips[].version` went away with 1.0.0.
  */
 import { code, RemoraError } from "../errors.ts";
+import { wrong } from "./errors.ts";
 import { isObject, type JsonObject, parseForPassing, show } from "./json.ts";
 import { type CniVersion, isAtLeast, isSupported, supportedVersions } from "./version.ts";
 
@@ -110,8 +111,4 @@ function optionalText(value: unknown, path: string): string {
   if (value === undefined || value === null) return "";
   if (typeof value !== "string") throw wrong(path, "text", value);
   return value;
-}
-
-function wrong(path: string, expected: string, value: unknown): RemoraError {
-  return new RemoraError(code.invalidConfig, `${path}: expected ${expected}, got ${show(value)}`);
 }

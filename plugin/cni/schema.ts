@@ -9,6 +9,7 @@
 import * as z from "zod/mini";
 import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig } from "../model.ts";
+import { wrong } from "./errors.ts";
 import { isObject, type JsonObject, show } from "./json.ts";
 
 const text = (expected: string) => z.string(expected).check(z.minLength(1, expected));
@@ -183,8 +184,4 @@ function valueAt(configuration: unknown, where: Issue["path"]): unknown {
     (value, step) => (value as Record<PropertyKey, unknown> | undefined)?.[step],
     configuration,
   );
-}
-
-function wrong(where: string, expected: string, value: unknown): RemoraError {
-  return new RemoraError(code.invalidConfig, `${where}: expected ${expected}, got ${show(value)}`);
 }
