@@ -11,6 +11,8 @@ export interface Codec {
   /** What it is, with an example: `a bit rate such as 10Mbit`. */
   readonly expects: string;
   readonly size: number;
+  /** True where white space around the text belongs to the value. */
+  readonly verbatim?: boolean;
   /** Throws BadValue. */
   encode(text: string): Buffer;
   /** The canonical text; plain numbers and booleans where there is no unit. */

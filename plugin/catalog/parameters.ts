@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The parameters of a program: its `const volatile` globals, typed by BTF and described by its own tags, so that no
+ * second schema exists. Text becomes bytes for `.rodata` here, and bytes text again for people to read.
+ */
+
+import { code, RemoraError } from "../errors.ts";
+import type { ObjectInfo, ObjectParameter } from "../kernel/port.ts";
+import type { ParameterText } from "../model.ts";
+import { codecFor, type ParameterCodec, typeText } from "./codec.ts";
+import { BadTag, parameterTags } from "./tags.ts";
+import { BadValue, integerBytes, integerOf } from "./value.ts";
+import { didYouMean, listed, quote } from "./words.ts";
+
+/** What a person needs to know to set a parameter; every field is text to be shown as it stands, "" where there is nothing to say. */
+export interface ParameterDescription {
+  name: string;
+  /** `u64`, `char[16]`, `struct remora_rule[32]`, ... */
+  type: string;
+  unit: string;
+  /** `8kbit to 100Gbit`. */
+  range: string;
+  /** The value in the object, written as a user would. */
+  default: string;
+  help: string;
+  choices: string[];
+  /** `a bit rate such as 10Mbit`, `at most 32 of: ...`; or that it cannot be set. */
+  expects: string;
+}
+
+/** A value that was accepted: bytes by global (a list also sets its counter), and the canonical value. */
+export interface Setting {
+  bytes: { name: string; bytes: Buffer }[];
+  shown: ParameterText;
+}
+
+export interface Parameter extends ParameterDescription {
+  /** Throws BadValue. */
+  set(value: ParameterText): Setting;
+}
+
+export type Parameters = ReadonlyMap<string, Parameter>;
+
+/** Reads what an object says of its parameters. Throws RemoraError badObject where its tags contradict themselves or its types. */
+export function readParameters(path: string, info: Pick<ObjectInfo, "parameters">): Parameters {
+  const globals = new Map(info.parameters.map((global) => [global.name, global]));
+  const tagged = info.parameters.map((global) => ({
+    global,
+    tags: inObject(path, global, () => parameterTags(global.tags)),
+  }));
+  const counters = new Set<string>();
+  for (const { global, tags } of tagged) {
+    if (tags.count === undefined) continue;
+    inObject(path, global, () => requireCounter(global, globals.get(tags.count ?? ""), counters));
+    counters.add(tags.count);
+  }
+  const parameters = new Map<string, Parameter>();
+  for (const { global, tags } of tagged) {
+    if (counters.has(global.name)) continue;
+    const codec = inObject(path, global, () => codecFor(global.type, tags));
+    const counter = tags.count === undefined ? undefined : globals.get(tags.count);
+    parameters.set(global.name, {
+      name: global.name,
+      type: typeText(global.type),
+      unit: tags.unit ?? "",
+      range: codec?.range ?? "",
+      default: codec === undefined ? "" : String(render(codec, global.initial, counter)),
+      help: tags.help ?? "",
+      choices: tags.choices.map(({ name }) => name),
+      expects: expectation(codec),
+      set: (value) => set(global, codec, counter, value),
+    });
+  }
+  return parameters;
+}
+
+/** Sets one parameter by name. Throws BadValue, also where there is no such parameter. */
+export function setParameter(parameters: Parameters, name: string, value: ParameterText): Setting {
+  const parameter = parameters.get(name);
+  if (parameter) return parameter.set(value);
+  const names = [...parameters.keys()];
+  const has = names.length === 0 ? "it has none" : `it has ${listed(names)}`;
+  throw new BadValue(`there is no parameter ${quote(name)}${didYouMean(name, names) || ":"} ${has}`);
+}
+
+function inObject<T>(path: string, global: ObjectParameter, act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    if (!(error instanceof BadTag)) throw error;
+    throw new RemoraError(code.badObject, `${path}: parameter ${global.name}: ${error.message}`);
+  }
+}
+
+function requireCounter(list: ObjectParameter, counter: ObjectParameter | undefined, taken: ReadonlySet<string>): void {
+  if (list.type.kind !== "array") throw new BadTag("its count is for arrays");
+  if (counter?.type.kind !== "int" || counter === list)
+    throw new BadTag("its count names no integer global of the object");
+  if (taken.has(counter.name)) throw new BadTag(`its count ${counter.name} is another list's already`);
+  const most = (1n << BigInt(counter.type.size * 8 - (counter.type.signed ? 1 : 0))) - 1n;
+  if (BigInt(list.type.length) > most)
+    throw new BadTag(`its count ${counter.name} is too small for ${list.type.length}`);
+}
+
+function expectation(codec: ParameterCodec | undefined): string {
+  if (codec === undefined) return "cannot be set: text cannot be turned into its type";
+  return codec.length === undefined
+    ? codec.element.expects
+    : `a list of at most ${codec.length}, each ${codec.element.expects}`;
+}
+
+function set(
+  global: ObjectParameter,
+  codec: ParameterCodec | undefined,
+  counter: ObjectParameter | undefined,
+  value: ParameterText,
+): Setting {
+  if (codec === undefined) {
+    throw new BadValue(`its type ${typeText(global.type)} cannot be set, since text cannot be turned into it`);
+  }
+  const text = textOf(value);
+  if (codec.length === undefined) {
+    const bytes = codec.element.encode(codec.element.verbatim ? text : text.trim());
+    return { bytes: [{ name: global.name, bytes }], shown: codec.element.decode(bytes) };
+  }
+  const elements = text
+    .split(/[;,\n]/)
+    .map((element) => element.trim())
+    .filter(Boolean);
+  if (elements.length > codec.length) {
+    throw new BadValue(`${quote(text)} has ${elements.length} elements, at most ${codec.length} are possible`);
+  }
+  const encoded = elements.map((element) => codec.element.encode(element));
+  const bytes = Buffer.alloc(global.type.size);
+  for (const [index, element] of encoded.entries()) bytes.set(element, index * codec.element.size);
+  const changed: Setting["bytes"] = [{ name: global.name, bytes }];
+  if (counter) changed.push({ name: counter.name, bytes: integerBytes(BigInt(elements.length), counter.type.size) });
+  return { bytes: changed, shown: encoded.map((element) => codec.element.decode(element)).join("; ") };
+}
+
+/** A JSON or YAML number beyond 2^53 has already lost digits when it arrives here. */
+function textOf(value: ParameterText): string {
+  if (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    throw new BadValue(`${value} is beyond 2^53, where numbers lose digits: write it in quotes`);
+  }
+  return String(value);
+}
+
+/** Without a counter the elements behind the last one that is not zero are taken for unused. */
+function render(codec: ParameterCodec, initial: Buffer, counter: ObjectParameter | undefined): ParameterText {
+  const { element, length } = codec;
+  if (length === undefined) return element.decode(initial);
+  const values = Array.from({ length }, (_, index) =>
+    initial.subarray(index * element.size, (index + 1) * element.size),
+  );
+  const used = counter
+    ? Number(integerOf(counter.initial, false))
+    : 1 + values.findLastIndex((value) => value.some((byte) => byte !== 0));
+  return values
+    .slice(0, used)
+    .map((value) => element.decode(value))
+    .join("; ");
+}
