@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * A packet in one call: what it is, and who talks to whom, for programs that decide or count by protocol or flow.
+ * Both families have one form, so that one body serves both.
+ *
+ *	struct remora_packet packet = remora_parse(skb);
+ *
+ *	if (packet.malformed)
+ *		return REMORA_DROP;
+ *	if (packet.family && !packet.malformed)
+ *		remora_flow(skb, &packet, &flow);
+ */
+#ifndef REMORA_PACKET_H
+#define REMORA_PACKET_H
+
+#include "cursor.h"
+#include "params.h"
+
+/* What a packet turned out to be. One word, so that a global function can return it. */
+struct remora_packet {
+	__u16 ethertype;	/* host byte order, behind all VLAN tags */
+	__u16 transport_offset; /* from the network header's start; 0 where the packet is not IP */
+	__u8 network_offset;	/* from the MAC header, or 0: the kernel's network header */
+	__u8 family : 4;	/* enum remora_family */
+	__u8 fragment : 2;	/* enum remora_fragment */
+	__u8 malformed : 1;
+	__u8 has_transport : 1; /* TCP, UDP, SCTP or the family's ICMP, and at least the first 4 bytes of it are there */
+	__u8 protocol;		/* the transport's, behind all IPv6 extension headers */
+	__u8 reserved;
+};
+
+/* The key of a flow: no padding, every byte defined, so it can be a map's key. Fields a packet lacks are 0. */
+struct remora_flow {
+	union remora_address source;
+	union remora_address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 family;
+	__u8 protocol;
+	__u8 reserved[2];
+};
+
+union remora_packet_word {
+	struct remora_packet packet;
+	__u64 word;
+};
+
+_Static_assert(sizeof(struct remora_packet) == 8, "a global function returns it");
+_Static_assert(sizeof(struct remora_flow) == 40, "no padding in a map's key");
+
+/*
+ * Walks the headers. A *global* function: the verifier looks at its loops once and by themselves, and knows nothing
+ * of what it returns. Inlined, each way through the headers would go on as a state of its own through all of the
+ * caller, which then takes ten times as long to load. It takes the context alone, since pointers to other memory are
+ * refused before Linux 5.12. Weak: each object file has its copy, and they link. Call remora_parse().
+ */
+__attribute__((noinline, weak)) __u64 remora_walk(struct __sk_buff *skb)
+{
+	union remora_packet_word found = {};
+	struct remora_packet *packet = &found.packet;
+	enum remora_fragment fragment = REMORA_WHOLE;
+	struct remora_cursor at;
+	int ethertype, protocol;
+	__u32 network;
+
+	packet->malformed = 1;
+	ethertype = remora_network(skb, &at, NULL);
+	if (ethertype < 0)
+		return found.word;
+	packet->ethertype = ethertype;
+	network = at.offset;
+	packet->network_offset = network;
+	if (ethertype == ETH_P_IP) {
+		struct iphdr ip;
+
+		packet->family = REMORA_IPV4;
+		protocol = remora_ipv4(&at, &ip, &fragment);
+	} else if (ethertype == ETH_P_IPV6) {
+		struct ipv6hdr ip;
+
+		packet->family = REMORA_IPV6;
+		protocol = remora_ipv6(&at, &ip, &fragment);
+	} else {
+		packet->malformed = 0;
+		return found.word;
+	}
+	if (protocol < 0)
+		return found.word;
+	packet->protocol = protocol;
+	packet->fragment = fragment;
+	packet->transport_offset = at.offset - network;
+	if (fragment != REMORA_LATER_FRAGMENT &&
+	    (remora_has_ports(protocol) ||
+	     protocol == (ethertype == ETH_P_IP ? (int)IPPROTO_ICMP : (int)IPPROTO_ICMPV6))) {
+		__be32 first;
+
+		if (!remora_peek(&at, 0, &first, sizeof(first)))
+			return found.word;
+		packet->has_transport = 1;
+	}
+	packet->malformed = 0;
+	return found.word;
+}
+
+/*
+ * What the packet is. `malformed`: a header that it announces is cut short, contradicts itself, or stands behind more
+ * extension headers or tags than are followed; then the fields tell as much as could be read. A packet that is not
+ * IP has no family, and is not malformed. Direct packet pointers are invalid after this call.
+ */
+static __always_inline struct remora_packet remora_parse(struct __sk_buff *skb)
+{
+	union remora_packet_word found = { .word = remora_walk(skb) };
+
+	/* Rare: headers behind the linear part. Common headers and a few long options fit into 512 bytes. */
+	if (found.packet.malformed && remora_pull(skb, 512))
+		found.word = remora_walk(skb);
+	return found.packet;
+}
+
+/* A cursor at the packet's network header, and one at its transport header (where it has one). */
+static __always_inline struct remora_cursor remora_network_of(struct __sk_buff *skb, const struct remora_packet *packet)
+{
+	struct remora_cursor at = {
+		.skb = skb,
+		.start = packet->network_offset ? BPF_HDR_START_MAC : BPF_HDR_START_NET,
+		.offset = packet->network_offset,
+	};
+
+	return at;
+}
+
+static __always_inline struct remora_cursor remora_transport_of(struct __sk_buff *skb,
+								const struct remora_packet *packet)
+{
+	struct remora_cursor at = remora_network_of(skb, packet);
+
+	at.offset += packet->transport_offset;
+	return at;
+}
+
+/* Fills in addresses, protocol and (where the packet has them) ports of an IP packet that is not malformed. */
+static __always_inline void remora_flow(struct __sk_buff *skb, const struct remora_packet *packet,
+					struct remora_flow *flow)
+{
+	struct remora_cursor network = remora_network_of(skb, packet);
+
+	__builtin_memset(flow, 0, sizeof(*flow));
+	if (packet->family == REMORA_IPV4) {
+		struct {
+			__be32 source;
+			__be32 destination;
+		} addresses;
+
+		remora_peek(&network, offsetof(struct iphdr, saddr), &addresses, sizeof(addresses));
+		flow->source.words[2] = flow->destination.words[2] = bpf_htonl(0xffff);
+		flow->source.words[3] = addresses.source;
+		flow->destination.words[3] = addresses.destination;
+	} else if (packet->family == REMORA_IPV6) {
+		/* Source and destination stand together in the header as they do here. */
+		remora_peek(&network, offsetof(struct ipv6hdr, saddr), flow, 2 * sizeof(flow->source));
+	}
+	flow->family = packet->family;
+	flow->protocol = packet->protocol;
+	if (packet->has_transport && remora_has_ports(packet->protocol)) {
+		struct remora_cursor transport = remora_transport_of(skb, packet);
+		struct remora_ports ports;
+
+		remora_ports(&transport, &ports);
+		flow->source_port = ports.source;
+		flow->destination_port = ports.destination;
+	}
+}
+
+/* Neighbour and router discovery of IPv6 (RFC 4861), which is valid from the own link only: hop limit 255. */
+static __always_inline bool remora_is_neighbour_discovery(struct __sk_buff *skb, const struct remora_packet *packet)
+{
+	enum { ROUTER_SOLICITATION = 133, NEIGHBOUR_ADVERTISEMENT = 136 };
+	struct remora_cursor network, transport;
+	struct remora_icmp icmp;
+	__u8 hop_limit;
+
+	if (packet->family != REMORA_IPV6 || packet->protocol != IPPROTO_ICMPV6 || !packet->has_transport)
+		return false;
+	network = remora_network_of(skb, packet);
+	transport = remora_transport_of(skb, packet);
+	if (!remora_icmp(&transport, &icmp) ||
+	    !remora_peek(&network, offsetof(struct ipv6hdr, hop_limit), &hop_limit, sizeof(hop_limit)))
+		return false;
+	return hop_limit == 255 && icmp.code == 0 && icmp.type >= ROUTER_SOLICITATION &&
+	       icmp.type <= NEIGHBOUR_ADVERTISEMENT;
+}
+
+#endif

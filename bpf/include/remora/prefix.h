@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Matching addresses against `struct remora_prefix` parameters. */
+#ifndef REMORA_PREFIX_H
+#define REMORA_PREFIX_H
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "params.h"
+
+/*
+ * The bits in which an address differs from a prefix, any of them; 0 where it lies within. `family` is the packet's:
+ * a packet that is not IP lies only within "any". No branch depends on the packet, so that a list of prefixes costs the
+ * verifier no more than its length.
+ */
+static __always_inline __u64 remora_prefix_differs(const volatile struct remora_prefix *prefix, __u8 family,
+						   const union remora_address *address)
+{
+	__u8 wanted = prefix->family;
+	__u32 length = prefix->length;
+	__u64 high, low;
+
+	if (!wanted)
+		return 0;
+	/* A shift by 64 is undefined, so the ends have their own cases. */
+	high = length >= 64 ? ~0ULL : ~(~0ULL >> length);
+	low = length >= 128 ? ~0ULL : length <= 64 ? 0 : ~(~0ULL >> (length - 64));
+	return (wanted ^ family) | ((address->halves[0] ^ prefix->address.halves[0]) & bpf_cpu_to_be64(high)) |
+	       ((address->halves[1] ^ prefix->address.halves[1]) & bpf_cpu_to_be64(low));
+}
+
+#endif
