@@ -34,7 +34,7 @@ import {
   type TestRunResult,
 } from "./port.ts";
 
-/** What kills the fake process at `crashAt`; nothing may catch it and go on. */
+/** What kills the fake process at `crashAt`: who catches it and goes on gets it again at each operation. */
 export class Crash extends Error {
   override readonly name = "Crash";
 }
@@ -213,6 +213,10 @@ export class FakeKernel implements KernelPort {
       ...[...this.#kept].map((kept) => `${kept.kind} ${kept.id}`),
       ...this.mistakes,
     ];
+  }
+  /** Killed, and not restarted yet. */
+  get dead(): boolean {
+    return this.#dead;
   }
   openFds(): number {
     return this.#fds.size;
