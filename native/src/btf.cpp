@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "btf.h"
+
+#include <linux/bpf.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace remora {
+namespace {
+
+// Bounds for types of hostile objects: how deep, and how many nodes in all.
+constexpr int kDepth = 16;
+constexpr int kNodes = 4096;
+
+std::string nameOf(const btf *types, const btf_type *type) {
+  auto name = btf__name_by_offset(types, type->name_off);
+  return name ? name : "";
+}
+
+uint32_t sizeOf(const btf *types, uint32_t id) {
+  auto size = btf__resolve_size(types, id);
+  return size < 0 || size > INT32_MAX ? 0 : static_cast<uint32_t>(size);
+}
+
+Type convert(const btf *types, uint32_t id, int depth, int &nodes);
+
+Type convertMembers(const btf *types, const btf_type *type, int depth, int &nodes) {
+  Type out;
+  out.kind = btf_is_struct(type) ? "struct" : "union";
+  out.size = type->size;
+  auto member = btf_members(type);
+  for (int i = 0; i < btf_vlen(type); i++) {
+    auto name = btf__name_by_offset(types, member[i].name_off);
+    Type inner = convert(types, member[i].type, depth + 1, nodes);
+    uint32_t bits = btf_member_bitfield_size(type, i);
+    out.members.push_back({name ? name : "", btf_member_bit_offset(type, i), bits ? bits : inner.size * 8});
+    out.inner.push_back(std::move(inner));
+  }
+  return out;
+}
+
+Type convert(const btf *types, uint32_t id, int depth, int &nodes) {
+  Type out;
+  out.kind = "other";
+  std::string name;
+  uint32_t at = id;
+  auto type = btf__type_by_id(types, at);
+  for (int i = 0; type && i < 64 && (btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type)); i++) {
+    if (btf_is_typedef(type) && name.empty()) name = nameOf(types, type);
+    at = type->type;
+    type = btf__type_by_id(types, at);
+  }
+  if (!type || depth > kDepth || ++nodes > kNodes) return out;
+
+  if (btf_is_int(type)) {
+    auto encoding = btf_int_encoding(type);
+    out.kind = "int";
+    out.size = type->size;
+    out.isSigned = encoding & BTF_INT_SIGNED;
+    // clang writes BTF_INT_CHAR for no type; `char` is known by its name.
+    bool isChar = (encoding & BTF_INT_CHAR) || (type->size == 1 && nameOf(types, type) == "char");
+    out.encoding = (encoding & BTF_INT_BOOL) ? "bool" : isChar ? "char" : "int";
+  } else if (btf_is_enum(type)) {
+    out.kind = "enum";
+    out.size = type->size;
+    out.isSigned = btf_kflag(type);
+    for (int i = 0; i < btf_vlen(type); i++) {
+      auto &value = btf_enum(type)[i];
+      auto label = btf__name_by_offset(types, value.name_off);
+      // Before LLVM 15 nothing says whether an enum is signed, so a negative number is taken as one.
+      out.values.push_back({label ? label : "", static_cast<int64_t>(value.val)});
+    }
+    bool negative = false;
+    for (auto &value : out.values) negative |= value.value < 0;
+    if (negative && !out.isSigned) out.isSigned = true;
+  } else if (btf_is_enum64(type)) {
+    out.kind = "enum";
+    out.size = type->size;
+    out.isSigned = btf_kflag(type);
+    for (int i = 0; i < btf_vlen(type); i++) {
+      auto value = btf_enum64(type) + i;
+      auto label = btf__name_by_offset(types, value->name_off);
+      out.values.push_back({label ? label : "", static_cast<int64_t>(btf_enum64_value(value))});
+    }
+  } else if (btf_is_array(type)) {
+    out.kind = "array";
+    out.size = sizeOf(types, at);
+    out.length = btf_array(type)->nelems;
+    out.inner.push_back(convert(types, btf_array(type)->type, depth + 1, nodes));
+  } else if (btf_is_composite(type)) {
+    out = convertMembers(types, type, depth, nodes);
+  } else if (btf_is_float(type)) {
+    out.kind = "float";
+    out.size = type->size;
+  } else {
+    out.size = sizeOf(types, at);
+  }
+  out.name = !name.empty() ? name : btf_is_array(type) ? "" : nameOf(types, type);
+  return out;
+}
+
+// A qualifier of an array stands at its element.
+bool isConstVolatile(const btf *types, uint32_t id) {
+  bool isConst = false, isVolatile = false;
+  for (int i = 0; i < 64; i++) {
+    auto type = btf__type_by_id(types, id);
+    if (!type) break;
+    isConst |= btf_is_const(type);
+    isVolatile |= btf_is_volatile(type);
+    if (btf_is_array(type))
+      id = btf_array(type)->type;
+    else if (btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type))
+      id = type->type;
+    else
+      break;
+  }
+  return isConst && isVolatile;
+}
+
+std::vector<std::string> tagsOf(const btf *types, uint32_t variable) {
+  std::vector<std::string> tags;
+  uint32_t count = btf__type_cnt(types);
+  for (uint32_t id = 1; id < count; id++) {
+    auto type = btf__type_by_id(types, id);
+    if (btf_is_decl_tag(type) && type->type == variable && btf_decl_tag(type)->component_idx == -1)
+      tags.push_back(nameOf(types, type));
+  }
+  return tags;
+}
+
+bool startsWith(const std::string &text, const char *prefix) { return text.rfind(prefix, 0) == 0; }
+
+// Calls visit(variable's type id, name, its bytes in the section's initial value) for each parameter, until it
+// returns false.
+template <typename Visit>
+void eachParameter(const bpf_object *object, Visit visit) {
+  auto types = bpf_object__btf(object);
+  if (!types) return;
+  uint32_t count = btf__type_cnt(types);
+  for (uint32_t id = 1; id < count; id++) {
+    auto section = btf__type_by_id(types, id);
+    if (!btf_is_datasec(section)) continue;
+    std::string name = nameOf(types, section);
+    if (name != ".rodata" && !startsWith(name, ".rodata.")) continue;
+
+    uint8_t *initial = nullptr;
+    size_t size = 0;
+    bpf_map *map;
+    bpf_object__for_each_map(map, object) {
+      std::string full = bpf_map__name(map);
+      auto dot = full.find('.');
+      if (bpf_map__is_internal(map) && dot != std::string::npos && full.substr(dot) == name)
+        initial = static_cast<uint8_t *>(bpf_map__initial_value(map, &size));
+    }
+    if (!initial) continue;
+
+    auto info = btf_var_secinfos(section);
+    for (int i = 0; i < btf_vlen(section); i++) {
+      auto variable = btf__type_by_id(types, info[i].type);
+      if (!variable || !btf_is_var(variable) || !isConstVolatile(types, variable->type)) continue;
+      if (info[i].offset > size || size - info[i].offset < info[i].size) continue;
+      if (!visit(info[i].type, nameOf(types, variable), initial + info[i].offset, info[i].size)) return;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Parameter> parametersOf(const bpf_object *object) {
+  std::vector<Parameter> parameters;
+  auto types = bpf_object__btf(object);
+  int nodes = 0;
+  eachParameter(object, [&](uint32_t id, const std::string &name, uint8_t *bytes, uint32_t size) {
+    parameters.push_back({name, convert(types, btf__type_by_id(types, id)->type, 0, nodes),
+                          std::vector<uint8_t>(bytes, bytes + size), tagsOf(types, id)});
+    return true;
+  });
+  return parameters;
+}
+
+int setParameter(bpf_object *object, const std::string &name, const std::vector<uint8_t> &value) {
+  int result = -ENOENT;
+  eachParameter(object, [&](uint32_t, const std::string &candidate, uint8_t *bytes, uint32_t size) {
+    if (candidate != name) return true;
+    result = -EINVAL;
+    if (size == value.size()) {
+      std::memcpy(bytes, value.data(), size);
+      result = 0;
+    }
+    return false;
+  });
+  return result;
+}
+
+std::vector<std::string> mapTags(const btf *types, const std::string &map) {
+  uint32_t count = btf__type_cnt(types);
+  for (uint32_t id = 1; id < count; id++) {
+    auto section = btf__type_by_id(types, id);
+    if (!btf_is_datasec(section) || nameOf(types, section) != ".maps") continue;
+    auto info = btf_var_secinfos(section);
+    for (int i = 0; i < btf_vlen(section); i++) {
+      auto variable = btf__type_by_id(types, info[i].type);
+      if (variable && btf_is_var(variable) && nameOf(types, variable) == map) return tagsOf(types, info[i].type);
+    }
+  }
+  return {};
+}
+
+bool addStageTypes(btf *types, const std::string &prologue, const std::string &entry, StageTypes &out) {
+  int context = btf__add_struct(types, "__sk_buff", sizeof(__sk_buff));
+  int integer = btf__add_int(types, "int", 4, BTF_INT_SIGNED);
+  int pointer = btf__add_ptr(types, context);
+  int prototype = btf__add_func_proto(types, integer);
+  if (context < 0 || pointer < 0 || integer < 0 || prototype < 0) return false;
+  if (btf__add_func_param(types, "ctx", pointer) < 0) return false;
+  out.prologue = btf__add_func(types, prologue.c_str(), BTF_FUNC_GLOBAL, prototype);
+  out.entry = btf__add_func(types, entry.c_str(), BTF_FUNC_GLOBAL, prototype);
+  int file = btf__add_str(types, "remora");
+  int line = btf__add_str(types, "the chain's prologue");
+  if (out.prologue < 0 || out.entry < 0 || file < 0 || line < 0) return false;
+  out.file = static_cast<uint32_t>(file);
+  out.line = static_cast<uint32_t>(line);
+  return true;
+}
+
+int32_t addUnknownFunction(btf *types, const std::string &name) {
+  int integer = btf__add_int(types, "int", 4, BTF_INT_SIGNED);
+  int prototype = integer < 0 ? integer : btf__add_func_proto(types, integer);
+  return prototype < 0 ? prototype : btf__add_func(types, name.c_str(), BTF_FUNC_STATIC, prototype);
+}
+
+}  // namespace remora

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// BTF: the parameters of an object, and the types that a stage's generated code needs.
+#pragma once
+
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace remora {
+
+// `BtfType` of plugin/kernel/port.ts.
+struct Type {
+  std::string kind, name;
+  uint32_t size = 0;
+  bool isSigned = false;
+  std::string encoding;  // int: int, bool, char
+  struct Value {
+    std::string name;
+    int64_t value;
+  };
+  std::vector<Value> values;  // enum
+  uint32_t length = 0;        // array
+  struct Member {
+    std::string name;
+    uint32_t bitOffset, bitSize;
+  };
+  std::vector<Member> members;  // struct, union
+  std::vector<Type> inner;      // the array's element, or the members' types in order
+};
+
+struct Parameter {
+  std::string name;
+  Type type;
+  std::vector<uint8_t> initial;
+  std::vector<std::string> tags;
+};
+
+// The `const volatile` globals of an object's `.rodata` sections, static ones included.
+std::vector<Parameter> parametersOf(const bpf_object *object);
+
+// Writes a parameter's bytes into the initial value of its section. 0, -ENOENT (no such parameter), -EINVAL (its size
+// differs).
+int setParameter(bpf_object *object, const std::string &name, const std::vector<uint8_t> &bytes);
+
+// Declaration tags of the map's variable in `.maps`.
+std::vector<std::string> mapTags(const btf *types, const std::string &map);
+
+// What the generated part of a stage names: a FUNC for the prologue, and a canonical GLOBAL
+// `int f(struct __sk_buff *)` for the user's entry.
+struct StageTypes {
+  int32_t prologue, entry;
+  uint32_t file, line;  // strings, for the prologue's line record
+};
+
+// Adds those types; false when out of memory or a name is not to BTF's liking.
+bool addStageTypes(btf *types, const std::string &prologue, const std::string &entry, StageTypes &out);
+
+// Adds a static `int name(void)`, for a subprogram of which nothing is known. The id, or a negative errno.
+int32_t addUnknownFunction(btf *types, const std::string &name);
+
+}  // namespace remora

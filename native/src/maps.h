@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Maps, and what the kernel says of maps and programs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fd.h"
+#include "result.h"
+
+namespace remora {
+
+struct MapDefinition {
+  std::string type, name;
+  uint32_t keySize, valueSize, maxEntries;
+};
+Result<UniqueFd> createMap(const MapDefinition &definition);
+
+struct MapState {
+  uint32_t id;
+  std::string type, name;
+  uint32_t keySize, valueSize, maxEntries;
+};
+Result<MapState> mapInfo(int map);
+
+using Blob = std::vector<uint8_t>;
+// EINVAL where a size differs from the map's.
+Result<bool> updateMap(int map, const Blob &key, const Blob &value);
+// Nothing where there is no such key. A per-CPU map's values one after the other, each padded to 8 bytes.
+Result<std::optional<Blob>> lookUpMap(int map, const Blob &key);
+int freezeMap(int map);
+
+struct ProgramState {
+  uint32_t id;
+  std::string name, type, tag;
+  std::vector<uint32_t> mapIds;
+};
+Result<ProgramState> programInfo(int program);
+
+}  // namespace remora

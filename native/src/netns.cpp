@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netns.h"
+
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <cstring>
+#include <system_error>
+#include <thread>
+
+namespace remora {
+namespace {
+
+#ifndef SO_NETNS_COOKIE
+constexpr int SO_NETNS_COOKIE = 71;  // Linux 5.14
+#endif
+
+// Called inside the namespace.
+NamespaceId identity(const struct stat &file, int socket) {
+  NamespaceId id{file.st_dev, file.st_ino, 0};
+  socklen_t size = sizeof(id.cookie);
+  if (getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &id.cookie, &size)) id.cookie = 0;
+  return id;
+}
+
+UniqueFd anySocket() { return UniqueFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+
+Result<InterfaceFacts> lookUp(const struct stat &file, const std::string &name) {
+  // Device ioctls work on a socket of any family.
+  UniqueFd socket = anySocket();
+  if (!socket) return failedErrno();
+  ifreq request{};
+  if (name.empty() || name.size() >= sizeof(request.ifr_name)) return failed(ENODEV);
+  std::memcpy(request.ifr_name, name.data(), name.size());
+
+  InterfaceFacts facts{};
+  if (ioctl(socket.get(), SIOCGIFINDEX, &request)) return failedErrno();
+  facts.ifindex = static_cast<uint32_t>(request.ifr_ifindex);
+  if (ioctl(socket.get(), SIOCGIFMTU, &request)) return failedErrno();
+  facts.mtu = static_cast<uint32_t>(request.ifr_mtu);
+  if (ioctl(socket.get(), SIOCGIFHWADDR, &request)) return failedErrno();
+  if (request.ifr_hwaddr.sa_family == ARPHRD_ETHER || request.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK) {
+    auto byte = reinterpret_cast<const unsigned char *>(request.ifr_hwaddr.sa_data);
+    char text[18];
+    snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", byte[0], byte[1], byte[2], byte[3], byte[4], byte[5]);
+    facts.mac = text;
+  }
+  facts.where = identity(file, socket.get());
+  return facts;
+}
+
+}  // namespace
+
+Result<UniqueFd> openNamespace(const std::string &path) {
+  // Not blocking: the path may name anything, a FIFO too.
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return failedDoing("opening " + path);
+  int type = ioctl(fd.get(), NS_GET_NSTYPE);
+  if (type < 0) return failed(EINVAL, path + " is no namespace");
+  if (type != CLONE_NEWNET) return failed(EINVAL, path + " is a namespace, but no network namespace");
+  return fd;
+}
+
+int inNamespace(int fd, const std::function<void()> &work) {
+  int error = 0;
+  try {
+    std::thread([&] {
+      if (setns(fd, CLONE_NEWNET))
+        error = errno;
+      else
+        work();
+    }).join();
+  } catch (const std::system_error &failure) {
+    return failure.code().value();
+  }
+  return error;
+}
+
+Result<NamespaceId> namespaceIdentity(const std::string &path) {
+  auto fd = openNamespace(path);
+  if (!fd) return fd.failure();
+  struct stat file;
+  if (fstat(fd->get(), &file)) return failedDoing("opening " + path);
+  NamespaceId id{};
+  int error = inNamespace(fd->get(), [&] {
+    UniqueFd socket = anySocket();
+    id = identity(file, socket.get());
+  });
+  if (error) return failedDoing("entering " + path, error);
+  return id;
+}
+
+Result<InterfaceFacts> findInterface(const std::string &path, const std::string &name) {
+  auto fd = openNamespace(path);
+  if (!fd) return fd.failure();
+  struct stat file;
+  if (fstat(fd->get(), &file)) return failedDoing("opening " + path);
+  Result<InterfaceFacts> found = failed(ENODEV);
+  int error = inNamespace(fd->get(), [&] { found = lookUp(file, name); });
+  if (error) return failedDoing("entering " + path, error);
+  return found;
+}
+
+}  // namespace remora

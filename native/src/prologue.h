@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The instructions that a stage puts in front of a user's program.
+#pragma once
+
+#include <linux/bpf.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace remora {
+
+struct PrologueSpec {
+  uint32_t position, length;
+  std::vector<int32_t> proceedOn;
+  bool closed;     // what a broken tail call does: true drops, false passes
+  bool countHead;  // count packets and bytes on entry
+  int chain, counters;
+  // Where each entry starts, in instructions after the prologue's end.
+  std::vector<uint32_t> entries;
+};
+
+std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec);
+
+}  // namespace remora

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The user's program is loaded as a subprogram: just before libbpf hands the relocated instructions to the kernel, the
+// prologue goes in front of them. All their jumps and calls are relative, so nothing in them changes; func_info and
+// line_info move by the prologue's length and get one leading record for it.
+//
+// The entry is always given the type of a GLOBAL function, `int f(struct __sk_buff *)`, whatever the object says. A
+// global function is verified once, by itself, and its caller sees an unknown verdict. As a static one that tail-calls
+// inside itself the verifier of Linux up to 6.12 follows only the tail call's fall-through, takes the verdict for a
+// constant, and deletes the branch that goes on to the next position: the rest of the chain never runs, silently.
+#include "stage.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "btf.h"
+#include "code.h"
+#include "open.h"
+#include "prologue.h"
+#include "verifier.h"
+
+namespace remora {
+namespace {
+
+constexpr size_t kLogSize = 16u << 20;  // pages are only touched when the verifier writes; older kernels take no more
+
+struct FreeBtf {
+  void operator()(btf *types) const { btf__free(types); }
+};
+
+std::string identifier(const std::string &name) {
+  std::string out;
+  for (char c : name) out += isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  if (out.empty() || isdigit(static_cast<unsigned char>(out[0]))) out.insert(0, "_");
+  return out.substr(0, 127);
+}
+
+// Puts the prologue in front of one program. Lives until the program is loaded: the load options point into it.
+class Head {
+ public:
+  // `types`: the ids in the object's own BTF, where it has any.
+  Head(const bpf_program *entry, PrologueSpec spec, std::string name, std::optional<StageTypes> types)
+      : entry_(entry), spec_(std::move(spec)), name_(std::move(name)), types_(types) {}
+
+  // libbpf's hook. A negative errno on failure.
+  int operator()(bpf_program *program, bpf_prog_load_opts *options) {
+    if (program != entry_) return 0;
+    auto user = bpf_program__insns(program);
+    size_t count = bpf_program__insn_cnt(program);
+    auto insns = generatePrologue(spec_);
+    auto shift = static_cast<uint32_t>(insns.size());
+    insns.insert(insns.end(), user, user + count);
+
+    options->expected_attach_type = static_cast<bpf_attach_type>(0);
+    bool described = types_ && options->prog_btf_fd > 0 && options->func_info && options->func_info_cnt > 0;
+    int error = described ? describe(options, shift) : generate(options, insns, shift);
+    return error ? error : bpf_program__set_insns(program, insns.data(), insns.size());
+  }
+
+ private:
+  // The object describes its functions: move the records, put ours before them, make the entry global.
+  int describe(bpf_prog_load_opts *options, uint32_t shift) {
+    functions_ = shifted<bpf_func_info>(options->func_info, options->func_info_rec_size, options->func_info_cnt, shift);
+    if (functions_.empty()) return -EINVAL;
+    auto prologue = bpf_func_info{0, static_cast<uint32_t>(types_->prologue)};
+    std::memcpy(functions_.data(), &prologue, sizeof(prologue));
+    auto entry = bpf_func_info{shift, static_cast<uint32_t>(types_->entry)};
+    std::memcpy(functions_.data() + options->func_info_rec_size, &entry, sizeof(entry));
+    options->func_info = functions_.data();
+    options->func_info_cnt++;
+
+    if (!options->line_info || options->line_info_cnt == 0) return 0;
+    lines_ = shifted<bpf_line_info>(options->line_info, options->line_info_rec_size, options->line_info_cnt, shift);
+    if (lines_.empty()) return -EINVAL;
+    auto line = bpf_line_info{0, types_->file, types_->line, 1 << 10};
+    std::memcpy(lines_.data(), &line, sizeof(line));
+    options->line_info = lines_.data();
+    options->line_info_cnt++;
+    return 0;
+  }
+
+  // The object does not: without func_info the verifier refuses tail calls in subprograms, so say what is known.
+  int generate(bpf_prog_load_opts *options, const std::vector<bpf_insn> &insns, uint32_t shift) {
+    generated_.reset(btf__new_empty());
+    StageTypes types;
+    if (!generated_ || !addStageTypes(generated_.get(), name_, identifier(bpf_program__name(entry_)), types))
+      return -ENOMEM;
+    std::set<uint32_t> starts;
+    for (size_t i = shift; i < insns.size(); i++) {
+      auto &insn = insns[i];
+      bool calls = insn.code == (BPF_JMP | BPF_CALL) && insn.src_reg == BPF_PSEUDO_CALL;
+      bool wide = insn.code == (BPF_LD | BPF_IMM | BPF_DW);
+      if (calls || (wide && insn.src_reg == BPF_PSEUDO_FUNC)) starts.insert(static_cast<uint32_t>(i + insn.imm + 1));
+      if (wide) i++;
+    }
+    starts.erase(shift);
+    std::vector<bpf_func_info> records{{0, static_cast<uint32_t>(types.prologue)},
+                                       {shift, static_cast<uint32_t>(types.entry)}};
+    for (uint32_t start : starts) {
+      int32_t id = addUnknownFunction(generated_.get(), "subprogram_" + std::to_string(start - shift));
+      if (id < 0) return id;
+      records.push_back({start, static_cast<uint32_t>(id)});
+    }
+    if (int error = btf__load_into_kernel(generated_.get())) return error;
+
+    auto bytes = reinterpret_cast<const uint8_t *>(records.data());
+    functions_.assign(bytes, bytes + records.size() * sizeof(bpf_func_info));
+    options->prog_btf_fd = static_cast<uint32_t>(btf__fd(generated_.get()));
+    options->func_info = functions_.data();
+    options->func_info_rec_size = sizeof(bpf_func_info);
+    options->func_info_cnt = static_cast<uint32_t>(records.size());
+    options->line_info = nullptr;
+    options->line_info_cnt = 0;
+    return 0;
+  }
+
+  // A copy of the records with room for one before them, and their insn_off (the first field of both kinds) moved.
+  template <typename Record>
+  static std::vector<uint8_t> shifted(const void *records, uint32_t size, uint32_t count, uint32_t by) {
+    if (size < sizeof(Record)) return {};
+    std::vector<uint8_t> out(static_cast<size_t>(size) * (count + 1));
+    std::memcpy(out.data() + size, records, static_cast<size_t>(size) * count);
+    for (size_t i = 1; i <= count; i++) {
+      uint32_t offset;
+      std::memcpy(&offset, out.data() + i * size, sizeof(offset));
+      offset += by;
+      std::memcpy(out.data() + i * size, &offset, sizeof(offset));
+    }
+    return out;
+  }
+
+  const bpf_program *entry_;
+  PrologueSpec spec_;
+  std::string name_;
+  std::optional<StageTypes> types_;
+  std::vector<uint8_t> functions_, lines_;
+  std::unique_ptr<btf, FreeBtf> generated_;
+};
+
+std::string quoted(const std::string &name) { return "\"" + name + "\""; }
+
+// Loads only the entry and what initialised PROG_ARRAYs hold. A PROG_ARRAY of another kind of programs is left out.
+std::optional<Failure> choosePrograms(OpenObject &opened, const bpf_program *entry, const Code &code) {
+  auto object = opened.object.get();
+  auto reach = [&](const bpf_program *program) {
+    return code.reach(bpf_program__section_name(program), bpf_program__name(program));
+  };
+  bpf_program *program;
+  bpf_object__for_each_program(program, object) bpf_program__set_autoload(program, program == entry);
+  for (auto &[name, functions] : code.initialisedSlots()) {
+    auto map = bpf_object__find_map_by_name(object, name.c_str());
+    if (!map || bpf_map__type(map) != BPF_MAP_TYPE_PROG_ARRAY) continue;
+    bool ours = true;
+    for (auto &function : functions) {
+      auto inner = bpf_object__find_program_by_name(object, function.c_str());
+      ours &= inner && bpf_program__type(inner) == BPF_PROG_TYPE_SCHED_CLS;
+    }
+    if (!ours) {
+      bpf_map__set_autocreate(map, false);
+      continue;
+    }
+    for (auto &function : functions) {
+      auto inner = bpf_object__find_program_by_name(object, function.c_str());
+      if (inner == entry)
+        return refused("function " + quoted(function) + " stands in the object's own PROG_ARRAY " + quoted(name) +
+                       ", so it is reached by tail calls and cannot be an entry");
+      bpf_program__set_autoload(inner, true);
+    }
+  }
+  bpf_object__for_each_program(program, object)
+    if (bpf_program__autoload(program) && reach(program).externs.contains("bpf_throw"))
+      return refused("function " + quoted(bpf_program__name(program)) +
+                     " calls bpf_throw, which would unwind the whole chain with verdict 0");
+  return std::nullopt;
+}
+
+std::optional<Failure> setParameters(bpf_object *object, const StageEntry &entry) {
+  for (auto &parameter : entry.parameters) {
+    int error = setParameter(object, parameter.name, parameter.bytes);
+    if (error == -ENOENT) return refused("the object has no parameter " + quoted(parameter.name));
+    if (error)
+      return refused("parameter " + quoted(parameter.name) + " has another size than the " +
+                     std::to_string(parameter.bytes.size()) + " bytes given");
+  }
+  return std::nullopt;
+}
+
+std::optional<Failure> reuseMaps(bpf_object *object, const std::vector<ReusedMap> &reuse) {
+  for (auto &wanted : reuse) {
+    bpf_map *map, *found = nullptr;
+    bpf_object__for_each_map(map, object) if (mapName(map) == wanted.name) found = map;
+    if (!found) return refused("the object has no map " + quoted(wanted.name) + " to use another one for");
+    bpf_map_info info{};
+    uint32_t size = sizeof(info);
+    if (bpf_map_get_info_by_fd(wanted.fd, &info, &size)) return failedDoing("map " + quoted(wanted.name));
+    // 0 entries: the kernel or libbpf chose the number (perf event arrays).
+    bool entries = bpf_map__max_entries(found) == 0 || info.max_entries == bpf_map__max_entries(found);
+    if (info.type != bpf_map__type(found) || info.key_size != bpf_map__key_size(found) ||
+        info.value_size != bpf_map__value_size(found) || !entries)
+      return refused("map " + quoted(wanted.name) + " cannot be used again: its type or sizes differ");
+    if (bpf_map__reuse_fd(found, wanted.fd)) return failedDoing("map " + quoted(wanted.name));
+  }
+  return std::nullopt;
+}
+
+std::string firstLine(const std::string &log) { return log.substr(0, log.find('\n')); }
+
+Failure explain(int error, const StageSpec &spec, const char *log) {
+  std::string said = takeLog();
+  std::string where = "program " + quoted(spec.name) + ", function " + quoted(spec.entries[0].function) + ": ";
+  std::string reason = tellingLine(log);
+  if (!reason.empty()) return {error, where + "the verifier refused it: " + reason, log};
+  if (!said.empty()) return {error, where + firstLine(said), said};
+  return {error, where + strerror(error), {}};
+}
+
+}  // namespace
+
+Result<LoadedStage> loadStage(const StageSpec &spec) {
+  if (spec.entries.size() != 1) return refused("a stage takes one entry");
+  if (spec.position >= spec.length) return refused("a stage's position lies beyond its chain's end");
+  auto &wanted = spec.entries[0];
+
+  auto opened = openObject(spec.object, spec.name);
+  if (!opened) return opened.failure();
+  auto object = opened->object.get();
+  Code code(opened->elf);
+
+  auto entry = bpf_object__find_program_by_name(object, wanted.function.c_str());
+  if (!entry) return refused("the object has no program function " + quoted(wanted.function));
+  if (bpf_program__type(entry) != BPF_PROG_TYPE_SCHED_CLS) {
+    auto type = libbpf_bpf_prog_type_str(bpf_program__type(entry));
+    return refused("function " + quoted(wanted.function) + " is of type " + (type ? type : "unknown") + " (section " +
+                   quoted(bpf_program__section_name(entry)) + "), and a chain takes only TC programs");
+  }
+  if (auto failure = choosePrograms(*opened, entry, code)) return *failure;
+  if (auto failure = setParameters(object, wanted)) return *failure;
+
+  // Where maps are pinned is the caller's choice, never the object's: pods would share them. Names are taken now,
+  // because a map that is used again takes the name that the kernel knows it by.
+  struct Declared {
+    std::string name;
+    bool pinned;
+  };
+  std::map<const bpf_map *, Declared> declared;
+  bpf_map *map;
+  bpf_object__for_each_map(map, object) {
+    declared[map] = {mapName(map), bpf_map__pin_path(map) && !bpf_map__is_internal(map)};
+    bpf_map__set_pin_path(map, nullptr);
+  }
+  if (auto failure = reuseMaps(object, spec.reuse)) return *failure;
+
+  std::string name = identifier(spec.name);
+  std::optional<StageTypes> types;
+  if (auto own = bpf_object__btf(object)) {
+    types.emplace();
+    if (!addStageTypes(own, name, identifier(wanted.function), *types)) return failed(ENOMEM, "adding types to the BTF");
+  }
+
+  std::unique_ptr<char, void (*)(void *)> log(static_cast<char *>(malloc(kLogSize)), free);
+  if (!log) return failed(ENOMEM);
+  log.get()[0] = '\0';
+  bpf_program *program;
+  bpf_object__for_each_program(program, object) bpf_program__set_log_buf(program, log.get(), kLogSize);
+
+  Head head(entry,
+            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters, {0}},
+            name, types);
+  int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
+  if (error) return explain(-error, spec, log.get());
+  takeLog();
+
+  // The object's own descriptors go with it.
+  LoadedStage stage;
+  stage.program = duplicate(bpf_program__fd(entry));
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  if (!stage.program || bpf_prog_get_info_by_fd(stage.program.get(), &info, &size)) return failedErrno();
+  stage.programId = info.id;
+  bpf_object__for_each_map(map, object) {
+    if (bpf_map__fd(map) < 0 || !bpf_map__autocreate(map)) continue;
+    UniqueFd fd = duplicate(bpf_map__fd(map));
+    bpf_map_info facts{};
+    size = sizeof(facts);
+    if (!fd || bpf_map_get_info_by_fd(fd.get(), &facts, &size)) return failedErrno();
+    auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
+    auto &as = declared[map];
+    stage.maps.push_back({as.name, type ? type : "unknown", std::move(fd), facts.id, as.pinned,
+                          bpf_map__is_internal(map)});
+  }
+  return stage;
+}
+
+}  // namespace remora

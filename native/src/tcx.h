@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// TCX links (Linux 6.6): a program on a device's ingress or egress hook, held by a bpf_link that nobody inside the
+// namespace can take off.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "fd.h"
+#include "result.h"
+
+namespace remora {
+
+// As the last one on the hook. The device is resolved in the calling thread's namespace, hence the thread.
+Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress);
+
+struct LinkFacts {
+  uint32_t id, programId;
+  std::string type;
+  uint32_t ifindex;      // 0: the device is gone
+  std::string direction;  // ingress, egress or empty
+};
+Result<LinkFacts> linkInfo(int link);
+
+// Both return 0 or a negative errno.
+int updateLink(int link, int program);
+int detachLink(int link);
+
+}  // namespace remora
