@@ -45,13 +45,14 @@ export const defaultGraceSeconds = 120;
  *
  * @param options.graceSeconds how long a folder that is not complete is left alone: an ADD may be at work in it.
  * @param options.now milliseconds since the epoch.
+ * @param options.dryRun removes nothing; the result says what would be removed.
  */
 export function collect(
   kernel: KernelPort,
   bpffs: string,
-  options: { graceSeconds?: number; now?: number } = {},
+  options: { graceSeconds?: number; now?: number; dryRun?: boolean } = {},
 ): Collected {
-  const { graceSeconds = defaultGraceSeconds, now = Date.now() } = options;
+  const { graceSeconds = defaultGraceSeconds, now = Date.now(), dryRun = false } = options;
   const collected: Collected = { removed: [], failed: [] };
   for (const found of findAttachments(kernel, bpffs)) {
     const reason = (): string | undefined => {
@@ -60,17 +61,23 @@ export function collect(
       const changed = kernel.modified(found.pins.directory);
       return changed !== undefined && now - changed >= graceSeconds * 1000 ? why.reason : undefined;
     };
-    consider(kernel, found, reason, collected);
+    consider(kernel, found, reason, collected, dryRun);
   }
   return collected;
 }
 
-function consider(kernel: KernelPort, found: Found, why: () => string | undefined, collected: Collected): void {
+function consider(
+  kernel: KernelPort,
+  found: Found,
+  why: () => string | undefined,
+  collected: Collected,
+  dryRun = false,
+): void {
   try {
     const reason = why();
     if (reason === undefined || !holdsOnlyOurs(kernel, found.pins)) return;
     const id = wholeId(kernel, found);
-    removeAttachment(kernel, found.pins);
+    if (!dryRun) removeAttachment(kernel, found.pins);
     collected.removed.push({ ...id, reason });
   } catch (error) {
     collected.failed.push({ ...found.id, error });

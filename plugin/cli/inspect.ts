@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `remora inspect FILE`: one object, whoever it belongs to; nothing is loaded. */
+
+import { existsSync, readFileSync } from "node:fs";
+import { checkEntry, findEntry } from "../catalog/entry.ts";
+import { readManifest } from "../catalog/manifest.ts";
+import type { ParameterDescription } from "../catalog/parameters.ts";
+import { RemoraError } from "../errors.ts";
+import { type Direction, directions, type KernelPort, type ObjectInfo } from "../kernel/port.ts";
+import { type Command, UsageError } from "./command.ts";
+import { describeParameters, parameterShape, parameterTable } from "./parameters.ts";
+import { table } from "./table.ts";
+import { type Page, pageFor, paragraph, printable } from "./terminal.ts";
+
+const objectSuffix = ".bpf.o";
+
+export const command: Command = {
+  operands: "FILE",
+  maxOperands: 1,
+  options: {},
+  help: `
+Shows what an ELF object holds: its programs with sections and types, which of them are the entries
+of a chain, its parameters, maps, licence and digest, and whether it can stand in a chain. Where a
+manifest NAME.yaml lies beside NAME.bpf.o, it is asked for the entries. Who may write the files does
+not matter here, and nothing is loaded: what the verifier says is known when a pod asks for it.
+
+--json prints {"path","manifest":PATH|null,"sha256","license","btf":BOOLEAN,
+"chain":{"able":BOOLEAN,"reason":TEXT|null},
+"entries":[{"direction":"ingress"|"egress","function","section"}],
+"programs":[{"function","section","type","inner":BOOLEAN,"tailCalls","resizes":BOOLEAN}],
+"parameters":[P],"maps":[{"name","type","keySize","valueSize","maxEntries","flags",
+"pinned":BOOLEAN,"internal":BOOLEAN}]} with
+P = ${parameterShape}.`,
+  async run({ args, io, tools, json }) {
+    const [path] = args.positionals;
+    if (path === undefined) throw new UsageError("which FILE?");
+    const object = readFileSync(path);
+    const view = await inspect(path, object, await tools.kernel());
+    io.stdout(json ? `${JSON.stringify(view)}\n` : renderObject(view, pageFor(io)));
+    return 0;
+  },
+};
+
+/** What `--json` prints. */
+export interface ObjectView {
+  path: string;
+  manifest: string | null;
+  sha256: string;
+  license: string;
+  btf: boolean;
+  chain: { able: boolean; reason: string | null };
+  entries: { direction: Direction; function: string; section: string }[];
+  programs: {
+    function: string;
+    section: string;
+    type: string;
+    inner: boolean;
+    tailCalls: number;
+    resizes: boolean;
+  }[];
+  parameters: ParameterDescription[];
+  maps: {
+    name: string;
+    type: string;
+    keySize: number;
+    valueSize: number;
+    maxEntries: number;
+    flags: number;
+    pinned: boolean;
+    internal: boolean;
+  }[];
+}
+
+/** @throws KernelError where the file is no object that could be read: not ELF, truncated, legacy maps. */
+export async function inspect(path: string, object: Buffer, kernel: KernelPort): Promise<ObjectView> {
+  const info = kernel.inspectObject(object);
+  const manifest = manifestBeside(path);
+  const view: ObjectView = {
+    path,
+    manifest: manifest ?? null,
+    sha256: info.sha256,
+    license: info.license,
+    btf: info.btf,
+    chain: { able: true, reason: null },
+    entries: [],
+    programs: info.programs.map(({ name, section, type, inner, tailCalls, resizes }) => ({
+      function: name,
+      section,
+      type,
+      inner,
+      tailCalls,
+      resizes,
+    })),
+    parameters: [],
+    maps: info.maps.map(({ name, type, keySize, valueSize, maxEntries, flags, pinned, internal }) => ({
+      name,
+      type,
+      keySize,
+      valueSize,
+      maxEntries,
+      flags,
+      pinned,
+      internal,
+    })),
+  };
+  try {
+    view.entries = await entriesOf(path, manifest, info);
+    view.parameters = describeParameters(path, info);
+  } catch (error) {
+    if (!(error instanceof RemoraError)) throw error;
+    view.chain = { able: false, reason: error.message };
+  }
+  return view;
+}
+
+function manifestBeside(path: string): string | undefined {
+  if (!path.endsWith(objectSuffix)) return undefined;
+  const manifest = `${path.slice(0, -objectSuffix.length)}.yaml`;
+  return existsSync(manifest) ? manifest : undefined;
+}
+
+async function entriesOf(path: string, manifest: string | undefined, info: ObjectInfo): Promise<ObjectView["entries"]> {
+  const wanted =
+    manifest === undefined
+      ? undefined
+      : readManifest(manifest, readFileSync(manifest, "utf8"), (await import("yaml")).parse).entry;
+  const entry = manifest !== undefined && wanted ? checkEntry(manifest, info, wanted) : findEntry(path, info);
+  return directions.flatMap((direction) => {
+    const program = info.programs.find(({ name }) => name === entry[direction]);
+    return program === undefined ? [] : [{ direction, function: program.name, section: program.section }];
+  });
+}
+
+/** The page that a person reads. */
+export function renderObject(view: ObjectView, page: Page): string {
+  const { able, reason } = view.chain;
+  const facts = [
+    ["sha256", view.sha256],
+    ["licence", view.license === "" ? "none" : view.license],
+    ["BTF", view.btf ? "yes" : "none: its parameters have no types, so none are known"],
+    ...(view.manifest === null ? [] : [["manifest", view.manifest]]),
+  ];
+  return [
+    page.paint(printable(view.path), "strong"),
+    ...facts.flatMap(([name, value]) => paragraph(page, `${name?.padEnd(8)}  ${value}`, 2)),
+    ...paragraph(page, able ? "can stand in a chain" : `cannot stand in a chain: ${reason}`, 2, able ? "good" : "bad"),
+    "",
+    ...programTable(view, page),
+    "",
+    ...(view.parameters.length === 0 ? ["  no parameters"] : parameterTable(page, view.parameters, 2)),
+    "",
+    ...mapTable(view, page),
+    "",
+  ].join("\n");
+}
+
+function programTable({ programs, entries }: ObjectView, page: Page): string[] {
+  if (programs.length === 0) return ["  no programs"];
+  return table(
+    page,
+    [
+      { title: "program", fit: "wrap" },
+      { title: "section", fit: "wrap" },
+      { title: "type" },
+      { title: "entry" },
+      { title: "tail calls", align: "right" },
+      { title: "remarks", optional: true, fit: "wrap" },
+    ],
+    programs.map((program) => ({
+      cells: [
+        program.function,
+        program.section,
+        program.type,
+        entries
+          .filter((entry) => entry.function === program.function)
+          .map(({ direction }) => direction)
+          .join(", ") || "-",
+        program.tailCalls,
+        [
+          ...(program.inner ? ["tail-called by the object"] : []),
+          ...(program.resizes ? ["can resize packets"] : []),
+        ].join(", "),
+      ],
+    })),
+    2,
+  );
+}
+
+function mapTable({ maps }: ObjectView, page: Page): string[] {
+  const own = maps.filter(({ internal }) => !internal);
+  if (own.length === 0) return ["  no maps"];
+  return table(
+    page,
+    [
+      { title: "map", fit: "wrap" },
+      { title: "type" },
+      { title: "key", align: "right" },
+      { title: "value", align: "right" },
+      { title: "entries", align: "right" },
+      { title: "remarks", optional: true },
+    ],
+    own.map((map) => ({
+      cells: [
+        map.name,
+        map.type,
+        `${map.keySize} B`,
+        `${map.valueSize} B`,
+        map.maxEntries,
+        map.pinned ? "pinned by name, per pod" : "",
+      ],
+    })),
+    2,
+  );
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+/** How a program's parameters are shown, by `programs` and `inspect` alike. */
+
+import { type ParameterDescription, readParameters } from "../catalog/parameters.ts";
+import type { ObjectInfo } from "../kernel/port.ts";
+import type { ParameterText } from "../model.ts";
+import { type Column, type Row, table } from "./table.ts";
+import type { Page } from "./terminal.ts";
+
+/** The shape of a parameter in `--json`, for the help texts. */
+export const parameterShape = `{"name","type","unit"|null,"min"|null,"max"|null,"choices":[NAME],"default","expects","help"}`;
+
+/**
+ * The parameters of an object, as `--json` prints them.
+ *
+ * @param overrides what a manifest says instead of the object's own defaults.
+ * @throws RemoraError (badObject) where the object's tags are wrong.
+ */
+export function describeParameters(
+  path: string,
+  info: ObjectInfo,
+  overrides: Record<string, ParameterText> = {},
+): ParameterDescription[] {
+  return [...readParameters(path, info).values()].map(
+    ({ name, type, unit, min, max, choices, default: initial, expects, help }) => ({
+      name,
+      type,
+      unit,
+      min,
+      max,
+      choices,
+      default: overrides[name] ?? initial,
+      expects,
+      help,
+    }),
+  );
+}
+
+const columns: Column[] = [
+  { title: "parameter" },
+  { title: "type", fit: "wrap" },
+  { title: "default", fit: "wrap" },
+  { title: "values", fit: "wrap" },
+];
+
+export function parameterTable(page: Page, parameters: ParameterDescription[], indent: number): string[] {
+  return table(page, columns, parameters.map(rowOf), indent);
+}
+
+function rowOf({ name, type, unit, min, max, default: initial, expects, help }: ParameterDescription): Row {
+  const values = [expects, boundsOf(min, max)].filter(Boolean).join("; ");
+  return {
+    cells: [name, unit === null ? type : `${unit}, ${type}`, initial === "" ? "-" : String(initial), values],
+    below: help,
+  };
+}
+
+function boundsOf(min: string | null, max: string | null): string {
+  if (min === null) return max === null ? "" : `up to ${max}`;
+  return max === null ? `${min} or more` : `${min} to ${max}`;
+}
