@@ -9,11 +9,18 @@ import { BadTag, type ParameterTags } from "./tags.ts";
 import { BadValue, type Codec, integerBytes, integerOf } from "./value.ts";
 import { quote } from "./words.ts";
 
-/** One value, or a list of at most `length` values. `range` is what tags or the bare integer type allow, as text. */
-export interface ParameterCodec {
+/** Codec of one value, and the bounds its tags set, as canonical text. */
+interface ValueCodec {
   element: Codec;
+  min: string | null;
+  max: string | null;
+  /** The names that are accepted, where only names (of choices or enumerators) are. */
+  choices: string[];
+}
+
+/** One value, or a list of at most `length` values. */
+export interface ParameterCodec extends ValueCodec {
   length: number | undefined;
-  range: string | undefined;
 }
 
 type NumberType = Extract<BtfType, { kind: "int" | "enum" }>;
@@ -94,7 +101,7 @@ export function codecFor(type: BtfType, tags: ParameterTags): ParameterCodec | u
   return undefined;
 }
 
-function valueCodec(type: BtfType, tags: ParameterTags): { element: Codec; range: string | undefined } | undefined {
+function valueCodec(type: BtfType, tags: ParameterTags): ValueCodec | undefined {
   const { unit } = tags;
   if (unit === undefined) {
     if (type.kind === "int") {
@@ -109,11 +116,11 @@ function valueCodec(type: BtfType, tags: ParameterTags): { element: Codec; range
   return bytes?.fits(type) ? unbounded(bytes.as, tags) : undefined;
 }
 
-function unbounded(element: Codec, tags: ParameterTags): { element: Codec; range: undefined } {
+function unbounded(element: Codec, tags: ParameterTags): ValueCodec {
   const wrong =
     tags.choices.length > 0 ? "choice" : tags.min !== undefined ? "min" : tags.max !== undefined ? "max" : "";
   if (wrong !== "") throw new BadTag(`its ${wrong} is for numbers, and it is ${element.expects}`);
-  return { element, range: undefined };
+  return { element, min: null, max: null, choices: [] };
 }
 
 function limits(type: NumberType): { least: bigint; most: bigint } {
@@ -124,7 +131,7 @@ function limits(type: NumberType): { least: bigint; most: bigint } {
     : { least: 0n, most: (1n << bits) - 1n };
 }
 
-function numberCodec(type: NumberType, natural: notation.Notation, tags: ParameterTags) {
+function numberCodec(type: NumberType, natural: notation.Notation, tags: ParameterTags): ValueCodec {
   const own = limits(type);
   const inTag = (name: string, text: string, as: notation.Notation): bigint => {
     try {
@@ -160,8 +167,13 @@ function numberCodec(type: NumberType, natural: notation.Notation, tags: Paramet
     },
     decode: (bytes) => as.render(integerOf(bytes, type.signed)),
   };
-  const telling = tags.min !== undefined || tags.max !== undefined || as === notation.integer;
-  return { element, range: telling ? range : undefined };
+  const names = choices.length > 0 ? choices : type.kind === "enum" ? type.values : [];
+  return {
+    element,
+    min: tags.min === undefined ? null : String(as.render(least)),
+    max: tags.max === undefined ? null : String(as.render(most)),
+    choices: names.map(({ name }) => name),
+  };
 }
 
 function stringCodec(size: number): Codec {

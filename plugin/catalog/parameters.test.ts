@@ -165,20 +165,26 @@ test("parameters describe themselves for people", () => {
   assert.is(rate?.type, "u64");
   assert.is(rate?.unit, "bitrate");
   assert.is(rate?.default, "10Mbit");
-  assert.is(rate?.range, "8kbit or more");
+  assert.is(rate?.min, "8kbit");
+  assert.is(rate?.max, null);
   assert.is(rate?.help, "bits per second = what is let through");
   assert.match(rate?.expects ?? "", "10Mbit");
 
   const [ports] = read(global("ports", array(int(2), 4), [], Buffer.from("5000000016000000", "hex"))).values();
   assert.is(ports?.type, "u16[4]");
   assert.is(ports?.default, "80; 0; 22");
+  const [flag] = read(global("flag", bool)).values();
+  assert.is(flag?.default, false);
+  const [state] = read(global("state", mode, ["max=MODE_ON"])).values();
+  assert.equal(state?.choices, ["MODE_OFF", "MODE_ON"]);
+  assert.is(state?.max, "MODE_ON");
   const [config] = read(global("config", struct("config", 8))).values();
   assert.is(config?.default, "");
   assert.match(config?.expects ?? "", "cannot be set");
 });
 
 test("tags of others, and none at all, are fine", () => {
-  assert.is(read({ ...global("p", int(4)), tags: ["kernel", "unit=bitrate"] }).get("p")?.unit, "");
+  assert.is(read({ ...global("p", int(4)), tags: ["kernel", "unit=bitrate"] }).get("p")?.unit, null);
 });
 
 const faults: [part: string, ...globals: ObjectParameter[]][] = [

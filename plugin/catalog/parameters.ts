@@ -12,19 +12,22 @@ import { BadTag, parameterTags } from "./tags.ts";
 import { BadValue, integerBytes, integerOf } from "./value.ts";
 import { didYouMean, listed, quote } from "./words.ts";
 
-/** What a person needs to know to set a parameter; every field is text to be shown as it stands, "" where there is nothing to say. */
+/** What a person needs to know to set a parameter, each value written as a user would. */
 export interface ParameterDescription {
   name: string;
   /** `u64`, `char[16]`, `struct remora_rule[32]`, ... */
   type: string;
-  unit: string;
-  /** `8kbit to 100Gbit`. */
-  range: string;
-  /** The value in the object, written as a user would. */
-  default: string;
-  help: string;
+  /** Null for a plain number, boolean, string or enum. */
+  unit: string | null;
+  /** Bounds that the program sets, null where only its type does. */
+  min: string | null;
+  max: string | null;
+  /** The names that are accepted, where there is a fixed set. */
   choices: string[];
-  /** `a bit rate such as 10Mbit`, `at most 32 of: ...`; or that it cannot be set. */
+  /** The value in the object. */
+  default: ParameterText;
+  help: string;
+  /** `a bit rate such as 10Mbit`, `a list of at most 32, each ...`; or that it cannot be set. */
   expects: string;
 }
 
@@ -62,11 +65,12 @@ export function readParameters(path: string, info: Pick<ObjectInfo, "parameters"
     parameters.set(global.name, {
       name: global.name,
       type: typeText(global.type),
-      unit: tags.unit ?? "",
-      range: codec?.range ?? "",
-      default: codec === undefined ? "" : String(render(codec, global.initial, counter)),
+      unit: tags.unit ?? null,
+      min: codec?.min ?? null,
+      max: codec?.max ?? null,
+      choices: codec?.choices ?? [],
+      default: codec === undefined ? "" : render(codec, global.initial, counter),
       help: tags.help ?? "",
-      choices: tags.choices.map(({ name }) => name),
       expects: expectation(codec),
       set: (value) => set(global, codec, counter, value),
     });
