@@ -18,7 +18,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
-import { buildSync } from "esbuild";
+import { type BuildOptions, buildSync } from "esbuild";
 import { command } from "./command.ts";
 import { BuildError, type Step } from "./step.ts";
 
@@ -78,7 +78,7 @@ export function runtimeStep(root: string): Step {
 
 /** One file, in which what is imported lazily stays asleep until it is asked for. */
 export function bundle(root: string, output: string): void {
-  buildSync({
+  const options: BuildOptions = {
     absWorkingDir: root,
     entryPoints: ["plugin/main.ts"],
     outfile: output,
@@ -90,10 +90,16 @@ export function bundle(root: string, output: string): void {
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: "none",
-    logLevel: "warning",
+    logLevel: "silent",
     // CommonJS packages inside the bundle ask for Node's own modules.
     banner: { js: 'import{createRequire}from"node:module";const require=createRequire(process.execPath);' },
-  });
+  };
+  try {
+    const { warnings } = buildSync(options);
+    if (warnings.length > 0) throw new Error(warnings.map((warning) => warning.text).join("\n"));
+  } catch (error) {
+    throw new BuildError((error as Error).message);
+  }
 }
 
 function digest(path: string): string {
