@@ -8,6 +8,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
+import { compileBpf as compileProgram } from "../../scripts/make/programs.ts";
 
 export interface Namespace {
   name: string;
@@ -123,30 +124,9 @@ export function scratch(): Scratch {
   return world;
 }
 
-/** Compiles one BPF C file as the library is compiled: -O2, BTF, the project's and libbpf's headers. */
+/** Compiles one BPF C file as the library is compiled. */
 export function compileBpf(source: string, object: string, flags: string[] = []): void {
-  const machine = run("gcc", "-print-multiarch").trim();
-  run(
-    "clang",
-    "-O2",
-    "-g",
-    "-Wall",
-    "-Werror",
-    "-target",
-    "bpf",
-    "-mcpu=v3",
-    "-I",
-    join(root, "bpf/include"),
-    "-I",
-    join(root, "native/build/vendor/include"),
-    "-I",
-    `/usr/include/${machine}`,
-    ...flags,
-    "-c",
-    source,
-    "-o",
-    object,
-  );
+  compileProgram(root, source, object, flags);
 }
 
 function prepare(): void {
