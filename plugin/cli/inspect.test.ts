@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { RemoraError } from "../errors.ts";
 import { FakeKernel, type ObjectSketch } from "../kernel/fake.ts";
-import { KernelError, type ObjectInfo } from "../kernel/port.ts";
+import type { ObjectInfo } from "../kernel/port.ts";
 import { inspect, type ObjectView, renderObject } from "./inspect.ts";
 import type { Page } from "./terminal.ts";
 
@@ -33,15 +34,16 @@ test("what cannot stand in a chain is still shown, with the reason", async () =>
   assert.is(programs[0]?.type, "xdp");
 });
 
-test("what is no object is an error", async () => {
+test("what is no object is an error that names the file", async () => {
   const kernel = new FakeKernel();
   try {
     await inspect("/p/x.bpf.o", Buffer.from("text"), kernel);
   } catch (error) {
-    assert.instance(error, KernelError);
+    assert.instance(error, RemoraError);
+    assert.match((error as RemoraError).message, /^\/p\/x\.bpf\.o: /);
     return;
   }
-  assert.unreachable();
+  throw new Error("it was taken for an object");
 });
 
 test("a manifest beside the object names the entries", async () => {
@@ -107,10 +109,10 @@ test("the page, and the JSON shape", async () => {
   limit_out  tc/egress   sched_cls  egress            1  can resize packets
   later      tc          sched_cls  -                 0  tail-called by the object
 
-  parameter  type          default  values
-  rate       bitrate, u64  10Mbit   a bit rate such as 10Mbit, 1.5Gbit or 1200 (bits per second);
-                                    8kbit or more
+  parameter  type  unit     default  range
+  rate       u64   bitrate  10Mbit   8kbit or more
                bits per second that are let through
+               a bit rate such as 10Mbit, 1.5Gbit or 1200 (bits per second)
 
   map      type  key  value  entries  remarks
   buckets  hash  4 B    8 B     1024  pinned by name, per pod

@@ -5,8 +5,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { checkEntry, findEntry } from "../catalog/entry.ts";
 import { readManifest } from "../catalog/manifest.ts";
 import type { ParameterDescription } from "../catalog/parameters.ts";
-import { RemoraError } from "../errors.ts";
-import { type Direction, directions, type KernelPort, type ObjectInfo } from "../kernel/port.ts";
+import { code, RemoraError } from "../errors.ts";
+import { type Direction, directions, KernelError, type KernelPort, type ObjectInfo } from "../kernel/port.ts";
 import { type Command, UsageError } from "./command.ts";
 import { describeParameters, parameterShape, parameterTable } from "./parameters.ts";
 import { table } from "./table.ts";
@@ -71,9 +71,9 @@ export interface ObjectView {
   }[];
 }
 
-/** @throws KernelError where the file is no object that could be read: not ELF, truncated, legacy maps. */
+/** @throws RemoraError (badObject) where the file is no object that could be read: not ELF, truncated, legacy maps. */
 export async function inspect(path: string, object: Buffer, kernel: KernelPort): Promise<ObjectView> {
-  const info = kernel.inspectObject(object);
+  const info = read(path, object, kernel);
   const manifest = manifestBeside(path);
   const view: ObjectView = {
     path,
@@ -111,6 +111,15 @@ export async function inspect(path: string, object: Buffer, kernel: KernelPort):
     view.chain = { able: false, reason: error.message };
   }
   return view;
+}
+
+function read(path: string, object: Buffer, kernel: KernelPort): ObjectInfo {
+  try {
+    return kernel.inspectObject(object);
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    throw new RemoraError(code.badObject, `${path}: ${error.message}`, { details: error.log ?? "", cause: error });
+  }
 }
 
 function manifestBeside(path: string): string | undefined {

@@ -39,8 +39,9 @@ export function describeParameters(
 const columns: Column[] = [
   { title: "parameter" },
   { title: "type", fit: "wrap" },
+  { title: "unit", optional: true },
   { title: "default", fit: "wrap" },
-  { title: "values", fit: "wrap" },
+  { title: "range", fit: "wrap", optional: true },
 ];
 
 export function parameterTable(page: Page, parameters: ParameterDescription[], indent: number): string[] {
@@ -48,10 +49,9 @@ export function parameterTable(page: Page, parameters: ParameterDescription[], i
 }
 
 function rowOf({ name, type, unit, min, max, default: initial, expects, help }: ParameterDescription): Row {
-  const values = [expects, boundsOf(min, max)].filter(Boolean).join("; ");
   return {
-    cells: [name, unit === null ? type : `${unit}, ${type}`, initial === "" ? "-" : String(initial), values],
-    below: help,
+    cells: [name, type, unit ?? "", initial === "" ? "-" : String(initial), boundsOf(min, max)],
+    below: [help, expects].filter((text) => text !== ""),
   };
 }
 

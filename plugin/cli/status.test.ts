@@ -24,7 +24,7 @@ const acl: StatusEntry = {
   program: "acl",
   version: "3f2a9c01bd7e",
   priority: 500,
-  params: { deny: "10.0.0.0/8", ports: "80-443", default: "allow" },
+  params: { deny: "10.0.0.0/8", ports: "80-443", default: "allow all", limit: 7, note: "" },
   proceeded: 184430,
   ended: { shot: 34, redirect: 0, broken: 3 },
 };
@@ -48,7 +48,7 @@ test("a pod with two programs", () => {
            program  version       priority  packets           bytes  proceeded  ended
   ingress  count    1.0.2                0   184467  18446744073709     184467
            acl      3f2a9c01bd7e       500   184467  18446744073709     184430  shot 34, broken 3
-             deny=10.0.0.0/8 ports=80-443 default=allow
+             deny=10.0.0.0/8 ports=80-443 default="allow all" limit=7 note=""
   egress   count    1.0.2                0       12            1200         12
 `,
   );

@@ -86,6 +86,9 @@ function chains(attachment: AttachmentStatus, page: Page): string[] {
 
 function rowOf(entry: StatusEntry, direction: Direction | ""): Row {
   const ended = Object.entries(entry.ended).filter(([, packets]) => packets > 0);
+  const params = Object.entries(entry.params)
+    .map(([name, value]) => `${name}=${/^[^\s"]+$/.test(String(value)) ? value : JSON.stringify(value)}`)
+    .join(" ");
   return {
     cells: [
       direction,
@@ -101,8 +104,6 @@ function rowOf(entry: StatusEntry, direction: Direction | ""): Row {
         tone: ended.some(([verdict]) => verdict === "broken") ? "bad" : "plain",
       },
     ],
-    below: Object.entries(entry.params)
-      .map(([name, value]) => `${name}=${value}`)
-      .join(" "),
+    below: params === "" ? [] : [params],
   };
 }

@@ -46,9 +46,9 @@ test("an optional column that is empty is left out, a remark stands below its ro
   const lines = table(
     page(40),
     [{ title: "a" }, { title: "b" }, { title: "c", optional: true }],
-    [{ cells: ["x", "y", ""], below: "a remark that is longer than one line of it" }],
+    [{ cells: ["x", "y", ""], below: ["a remark that is longer than one line of it", "and another"] }],
   );
-  assert.equal(lines, ["a  b", "x  y", "     a remark that is longer than one", "     line of it"]);
+  assert.equal(lines, ["a  b", "x  y", "     a remark that is longer than one", "     line of it", "     and another"]);
 });
 
 test("colours stay outside of the padding, and control characters of others become text", () => {

@@ -14,8 +14,8 @@ export interface Column {
 export type Cell = string | number | { text: string; tone: Tone };
 export interface Row {
   cells: Cell[];
-  /** A remark below the row, from its second column on. */
-  below?: string;
+  /** Remarks below the row, from its second column on. */
+  below?: string[];
 }
 
 const gap = 2;
@@ -54,9 +54,10 @@ export function table(page: Page, columns: Column[], rows: Row[], indent = 0): s
   const second = indent + (widths[0] ?? 0) + gap;
   for (const row of rows) {
     put(kept.map(({ index }) => row.cells[index] ?? ""));
-    if (!row.below) continue;
-    for (const line of wrap(printable(row.below), page.width - second - 2)) {
-      lines.push(" ".repeat(second + 2) + page.paint(line, "faint"));
+    for (const remark of row.below ?? []) {
+      for (const line of wrap(printable(remark), page.width - second - 2)) {
+        lines.push(" ".repeat(second + 2) + page.paint(line, "faint"));
+      }
     }
   }
   return lines;

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `status` and `gc` over attachments that the chain made, in the fake kernel. */
+
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { attach } from "../chain/attach.ts";
+import { bpffs, id, input, machine, netns, select } from "../chain/fixture.ts";
+import { plan } from "../chain/plan.ts";
+import type { FakeKernel } from "../kernel/fake.ts";
+import { run } from "./run.ts";
+
+async function remora(kernel: FakeKernel, ...argv: string[]) {
+  let stdout = "";
+  let stderr = "";
+  const io = {
+    stdout(text: string) {
+      stdout += text;
+    },
+    stderr(text: string) {
+      stderr += text;
+    },
+    isTerminal: false,
+    columns: 0,
+  };
+  const status = await run(argv, io, { kernel: async () => kernel, root: "/nowhere" });
+  return { status, stdout, stderr };
+}
+
+function attached(): FakeKernel {
+  const kernel = machine();
+  attach(kernel, plan(input(kernel, [select(kernel, "count", { directions: ["ingress"] })])));
+  return kernel;
+}
+
+test("status --json has exactly the promised keys", async () => {
+  const { status, stdout } = await remora(attached(), "status", "--json");
+  assert.is(status, 0);
+  const { attachments } = JSON.parse(stdout);
+  assert.is(attachments.length, 1);
+  assert.equal(Object.keys(attachments[0]), [
+    "containerId",
+    "netns",
+    "ifname",
+    "pod",
+    "hook",
+    "generation",
+    "degraded",
+    "ingress",
+    "egress",
+  ]);
+  assert.equal(attachments[0].pod, { namespace: "default", name: "web", uid: "u1" });
+  assert.equal(Object.keys(attachments[0].ingress[0]), [
+    "program",
+    "at",
+    "version",
+    "sha256",
+    "priority",
+    "params",
+    "packets",
+    "bytes",
+    "proceeded",
+    "ended",
+  ]);
+});
+
+test("status of one pod, by each of its names", async () => {
+  const kernel = attached();
+  for (const selector of ["web", "default/web", id.containerId, "c0"]) {
+    const { status, stdout } = await remora(kernel, "status", selector);
+    assert.is(status, 0, selector);
+    assert.match(stdout, /^default\/web {2}eth0 {2}tcx {2}generation 1\n/);
+    assert.match(stdout, /^ {2}ingress {2}count {4}1\.0/m);
+  }
+  assert.equal(await remora(kernel, "status", "db"), {
+    status: 1,
+    stdout: "",
+    stderr: `remora status: no pod or container "db"; attached are:\n  default/web  container ${id.containerId}\n`,
+  });
+});
+
+test("gc leaves what is in use", async () => {
+  const kernel = attached();
+  const before = kernel.left();
+  assert.is((await remora(kernel, "gc")).stdout, "Nothing to remove: all that is attached is in use.\n");
+  assert.equal(kernel.left(), before);
+});
+
+test("gc --dry-run says what gc then does, and does not do it", async () => {
+  const kernel = attached();
+  kernel.removeNamespace(netns);
+  const before = kernel.left();
+  const removed = [{ ...id, reason: "its interface is gone" }];
+  const dry = await remora(kernel, "gc", "--dry-run", "--json");
+  assert.equal(JSON.parse(dry.stdout), { dryRun: true, removed, failed: [] });
+  assert.equal(kernel.left(), before);
+  const wet = await remora(kernel, "gc", "--json");
+  assert.is(wet.status, 0);
+  assert.equal(JSON.parse(wet.stdout), { dryRun: false, removed, failed: [] });
+  assert.equal((await remora(kernel, "status", "--json")).stdout, '{"attachments":[]}\n');
+  assert.is(kernel.files().filter((path) => path.startsWith(`${bpffs}/podnet/`)).length, 0);
+});
+
+test("gc goes on over what it cannot remove, and its exit status says so", async () => {
+  const kernel = attached();
+  kernel.removeNamespace(netns);
+  kernel.interfere = (operation) => {
+    if (operation.startsWith("removePin")) kernel.failAt(1, "EPERM");
+  };
+  const { status, stdout } = await remora(kernel, "gc", "--json");
+  assert.is(status, 1);
+  assert.is(JSON.parse(stdout).failed.length, 1);
+});
+
+test.run();
