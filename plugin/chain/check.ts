@@ -85,14 +85,14 @@ function checkChain(
   using handles = new Handles(kernel);
   const paths = pins.direction(record.generation, direction);
   checkLink(kernel, pins, record, direction, chain, handles);
-  const array = openMap(kernel, paths.chain, `the ${direction} chain`, chain.chainId, handles);
+  const array = openMap(kernel, paths.chain, `the ${direction} chain is`, chain.chainId, handles);
   chain.stages.forEach((stage, position) => {
     checkSlot(kernel, array, direction, position, stage);
   });
-  openMap(kernel, paths.counters, `the ${direction} counters`, chain.countersId, handles);
+  openMap(kernel, paths.counters, `the ${direction} counters are`, chain.countersId, handles);
   chain.stages.forEach(({ maps }, position) => {
     for (const { name, id } of maps)
-      openMap(kernel, paths.map(position, name), `map ${name} of ${direction} position ${position}`, id, handles);
+      openMap(kernel, paths.map(position, name), `map ${name} of ${direction} position ${position} is`, id, handles);
   });
 }
 
@@ -135,17 +135,17 @@ function checkSlot(kernel: KernelPort, array: Fd, direction: Direction, position
 
 function openMap(kernel: KernelPort, path: string, what: string, id: number, handles: Handles): Fd {
   const pinned = open(kernel, path, handles);
-  if (!pinned) throw differs(`${what} is missing: nothing is pinned at ${path}`);
-  if (pinned.kind !== "map") throw differs(`${what} is not a map: ${path} is a ${pinned.kind}`);
+  if (!pinned) throw differs(`${what} missing: nothing is pinned at ${path}`);
+  if (pinned.kind !== "map") throw differs(`${what} not a map: ${path} is a ${pinned.kind}`);
   const found = kernel.mapInfo(pinned.fd).id;
-  if (found !== id) throw differs(`${what} is map id ${found}, the record says ${id}`);
+  if (found !== id) throw differs(`${what} map id ${found}, the record says ${id}`);
   return pinned.fd;
 }
 
 function refuseExtraLink(kernel: KernelPort, pins: AttachmentPins, direction: Direction): void {
   using handles = new Handles(kernel);
   if (open(kernel, pins.link(direction), handles))
-    throw differs(`there is a ${direction} link at ${pins.link(direction)}, and the record has no ${direction} chain`);
+    throw differs(`the record has no ${direction} chain, yet a link is pinned at ${pins.link(direction)}`);
 }
 
 function open(kernel: KernelPort, path: string, handles: Handles): Pinned | undefined {

@@ -130,7 +130,7 @@ export class FakeKernel implements KernelPort {
 
   // ---- what tests arrange ------------------------------------------------------------------------------------
 
-  /** The nth operation from now (1 is the next) fails, with EIO where no errno is given. May be called several times. */
+  /** The nth operation from now (1 is the next, 0 the one being interfered with) fails, with EIO where no errno is given. May be called several times. */
   failAt(nth: number, errno = defaultErrno): void {
     this.#failures.set(this.operations.length + nth, errno);
   }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * ADD: what was asked for, selected, planned and attached. Whatever fails, nothing of it stays.
+ *
+ * Under the failure policy `open` (the program's, else the node's) a program that does not load is left out, with both its
+ * directions, and the chain is made without it: half a program would be worse than none. Where the chain as a whole cannot
+ * be attached, and every program in it is open, the pod comes up without. Both are logged and recorded. A request that makes
+ * no sense (no such interface, a chain too long) is an error under either policy.
+ */
+
+import { openCatalog } from "../catalog/catalog.ts";
+import { attach } from "../chain/attach.ts";
+import { requireBpffs } from "../chain/bpffs.ts";
+import { detach } from "../chain/detach.ts";
+import { EntryFailed } from "../chain/generation.ts";
+import { type ChainPlan, type PlanInput, plan, plannedDirections, policyOf } from "../chain/plan.ts";
+import { messageOf } from "../chain/undo.ts";
+import type { AddRequest } from "../cni/request.ts";
+import { code, RemoraError } from "../errors.ts";
+import { type InterfaceInfo, KernelError } from "../kernel/port.ts";
+import type { AttachmentId, Selected } from "../model.ts";
+import { select } from "../select/select.ts";
+import type { Context } from "./context.ts";
+import { asRemoraError } from "./kernel-errors.ts";
+
+/** @throws RemoraError. */
+export async function add({ kernel, log }: Context, request: AddRequest): Promise<void> {
+  const { config, netns, pod, annotations } = request;
+  const catalog = await openCatalog(config.programDirs, kernel);
+  const { selected, missing } = select({ config, annotations, pod, catalog });
+  for (const { program, reason } of missing) log.warn(`left out ${program}: ${reason}`, about(request));
+  const id = { network: config.network, containerId: request.containerId, ifname: request.ifname };
+  if (selected.length === 0 && missing.length === 0) {
+    // An ADD that was repeated may have attached something the first time.
+    detach(kernel, config.bpffs, id);
+    log.debug("nothing to attach", about(request));
+    return;
+  }
+  const input: PlanInput = {
+    id,
+    netns,
+    interface: findInterface({ kernel, log }, request),
+    pod,
+    config,
+    selected,
+    missing,
+  };
+  const made = attachWhatCanBe({ kernel, log }, input);
+  if (made)
+    log.info(`attached ${words(made)} (hook ${config.hook}: ${made.hook})`, {
+      ...about(request),
+      degraded: made.degraded,
+    });
+}
+
+/** Attaches the chain, without the open ones that fail. Undefined where nothing at all could be put in place. */
+function attachWhatCanBe({ kernel, log }: Context, input: PlanInput): ChainPlan | undefined {
+  const chain = plan(input);
+  const report = (error: unknown): void => log.warn(`taking back: ${messageOf(error)}`, { ...input.id });
+  try {
+    requireBpffs(kernel, input.config.bpffs);
+    attach(kernel, chain, report);
+    return chain;
+  } catch (error) {
+    const reason = messageOf(asRemoraError(error));
+    if (input.selected.length === 0 && isOfTheNode(error)) {
+      // Everything that is missing may be; that it cannot be recorded changes nothing for the pod.
+      log.error(`what is missing could not be recorded: ${reason}`, { ...input.id });
+      return undefined;
+    }
+    const without = whatToLeaveOut(error, input);
+    if (without.length === 0) throw error;
+    for (const { program } of without) log.error(`left out ${program.name}: ${reason}`, { ...input.id });
+    return attachWhatCanBe(
+      { kernel, log },
+      {
+        ...input,
+        selected: input.selected.filter((one) => !without.includes(one)),
+        missing: [...input.missing, ...without.map(({ program }) => ({ program: program.name, reason }))],
+      },
+    );
+  }
+}
+
+/** The programs that may be missing after this failure; none where it is an error for the pod. */
+function whatToLeaveOut(error: unknown, input: PlanInput): Selected[] {
+  const open = (one: Selected): boolean => policyOf(one, input.config) === "open";
+  if (error instanceof EntryFailed) return open(error.selected) ? [error.selected] : [];
+  return isOfTheNode(error) && input.selected.every(open) ? input.selected : [];
+}
+
+/** The kernel's failures and a missing bpffs are the node's; everything else is the request's, or a DEL's that came in between. */
+function isOfTheNode(error: unknown): boolean {
+  return error instanceof KernelError || (error instanceof RemoraError && error.code === code.notAvailable);
+}
+
+/** @throws RemoraError noInterface, with the interfaces that the plugins before us made there. */
+function findInterface({ kernel }: Context, { netns, ifname, prevResult }: AddRequest): InterfaceInfo {
+  try {
+    return kernel.findInterface(netns, ifname);
+  } catch (error) {
+    if (!(error instanceof KernelError) || !["ENODEV", "ENOENT"].includes(error.code)) throw error;
+    if (error.code === "ENOENT")
+      throw new RemoraError(code.invalidEnvironment, `CNI_NETNS: there is no network namespace at ${netns}`, {
+        cause: error,
+      });
+    const made = prevResult.interfaces.filter(({ sandbox }) => sandbox !== "").map(({ name }) => name);
+    throw new RemoraError(
+      code.noInterface,
+      `there is no interface ${ifname} in ${netns}: the plugins before this one ` +
+        (made.length > 0 ? `made ${made.join(", ")} there` : "made none there") +
+        "; list remora after the plugin that makes the interface",
+      { cause: error },
+    );
+  }
+}
+
+function about({
+  containerId,
+  ifname,
+  pod,
+}: AddRequest): Pick<AttachmentId, "containerId" | "ifname"> & { pod?: string } {
+  return { containerId, ifname, ...(pod ? { pod: `${pod.namespace}/${pod.name}` } : {}) };
+}
+
+function words(chain: ChainPlan): string {
+  const parts = plannedDirections(chain).map((direction) => {
+    const names = chain.stages[direction].map(({ entries: [{ selected }] }) => selected.program.name);
+    return `${direction} ${names.join(", ")}`;
+  });
+  return parts.length > 0 ? parts.join("; ") : "no program";
+}

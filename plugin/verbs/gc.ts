@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+/** GC: removes the attachments of this network that the runtime does not count among the valid ones. */
+
+import { collectNetwork } from "../chain/collect.ts";
+import type { GcRequest } from "../cni/request.ts";
+import type { Context } from "./context.ts";
+import { joinErrors } from "./kernel-errors.ts";
+
+/** @throws RemoraError that joins what failed; all the rest was removed. */
+export function gc({ kernel, log }: Context, { config, validAttachments }: GcRequest): void {
+  const { removed, failed } = collectNetwork(kernel, config.bpffs, config.network, validAttachments);
+  for (const { reason, ...id } of removed) log.info(`collected: ${reason}`, id);
+  if (failed.length > 0) throw joinErrors(failed.map(({ error }) => error));
+}

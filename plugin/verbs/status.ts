@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * STATUS: whether an ADD could work. It names the first reason why not: no bpffs, BPF not permitted, a program directory
+ * that is not to be trusted, a node-wide program that cannot be had. A program that may be missing is no reason.
+ */
+
+import { openCatalog } from "../catalog/catalog.ts";
+import { requireBpffs } from "../chain/bpffs.ts";
+import type { StatusRequest } from "../cni/request.ts";
+import { code, RemoraError } from "../errors.ts";
+import { KernelError, type KernelPort } from "../kernel/port.ts";
+import { select } from "../select/select.ts";
+import type { Context } from "./context.ts";
+
+/** @throws RemoraError notAvailable. */
+export async function status({ kernel }: Context, { config }: StatusRequest): Promise<void> {
+  requireBpffs(kernel, config.bpffs);
+  requireBpf(kernel);
+  try {
+    const catalog = await openCatalog(config.programDirs, kernel);
+    for (const { state } of catalog.directories) if (state instanceof RemoraError) throw state;
+    // The node-wide chain, as an ADD of a pod without wishes of its own would select it.
+    select({ config, annotations: undefined, pod: null, catalog });
+  } catch (error) {
+    if (!(error instanceof RemoraError)) throw error;
+    throw new RemoraError(code.notAvailable, `no pod could be given its chain: ${error.message}`, {
+      details: error.details,
+      cause: error,
+    });
+  }
+}
+
+/** Makes the map that every chain begins with, and lets go of it. */
+function requireBpf(kernel: KernelPort): void {
+  try {
+    kernel.close(
+      kernel.createMap({ type: "prog_array", name: "remora_status", keySize: 4, valueSize: 4, maxEntries: 1 }),
+    );
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    throw new RemoraError(
+      code.notAvailable,
+      `BPF cannot be used: ${error.message} (${error.code}); Remora needs root with CAP_BPF and CAP_NET_ADMIN, and a kernel with BPF`,
+      { cause: error },
+    );
+  }
+}
