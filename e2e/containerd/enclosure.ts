@@ -8,7 +8,7 @@
  * then, empty cgroups, is taken away by the next one (the folder: see scratch.ts).
  */
 import { type ChildProcess, type SpawnOptions, type SpawnSyncReturns, spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 
 export interface Enclosure extends Disposable {
@@ -22,30 +22,12 @@ export interface Enclosure extends Disposable {
   spawn(command: string, args: string[], options?: SpawnOptions): ChildProcess;
 }
 
-// `/proc/self/stat` is read before the new /proc is mounted: it names the shell as the outside sees it. In a chroot
-// that is no mount point, runc could neither change propagation nor pivot: bound onto itself it is one. SIGCHLD is
-// ignored so that the kernel reaps what is orphaned to the first process.
-const setup = `set -e
-dir=$1
-read -r pid rest </proc/self/stat
-if mount --make-rprivate / 2>/dev/null; then enter=; else
-  mkdir -p "$dir/root" && mount --rbind / "$dir/root" && mount --make-rprivate "$dir/root" && enter="chroot $dir/root"
-fi
-$enter sh -e -c '
-  mount -t proc proc /proc
-  mount -t tmpfs -o mode=0755 tmpfs /run
-  mount -t tmpfs -o mode=0755 tmpfs /var/lib
-  mkdir -p "$1/bpffs" && mount -t bpf -o mode=0700 bpf "$1/bpffs"
-  ip link set lo up
-' sh "$dir"
-echo "$pid"
-trap "" CHLD
-exec $enter cat >/dev/null`;
+/** How scratch.ts names folders; the owner's process id follows. */
+const prefix = "remora-test-";
 
 /** `dir` is an existing folder of the caller's, below which the enclosure mounts; its name begins with a prefix and the process id. */
 export async function enclose(dir: string): Promise<Enclosure> {
-  sweepCgroups();
-  const cgroup = basename(dir);
+  const name = basename(dir);
   const holder = spawn(
     "unshare",
     [
@@ -58,9 +40,7 @@ export async function enclose(dir: string): Promise<Enclosure> {
       "unchanged",
       "--",
       "sh",
-      "-c",
-      setup,
-      "sh",
+      join(import.meta.dirname, "enclosure.sh"),
       dir,
     ],
     { stdio: ["pipe", "pipe", "pipe"], cwd: "/" },
@@ -75,13 +55,13 @@ export async function enclose(dir: string): Promise<Enclosure> {
     if (!open) return;
     open = false;
     process.off("exit", dispose);
+    enclosure.exec("sh", "-c", empty, "sh", name);
     holder.kill("SIGKILL");
     while (alive(pid)) pause(2);
-    removeCgroups(cgroup);
   };
   process.prependListener("exit", dispose);
-  return {
-    cgroup: `/${cgroup}`,
+  const enclosure: Enclosure = {
+    cgroup: `/${name}`,
     bpffs: join(dir, "bpffs"),
     exec(command, ...args) {
       return spawnSync(...inside(command, args), { encoding: "utf8", maxBuffer: 64 << 20, timeout: 60_000 });
@@ -91,6 +71,8 @@ export async function enclose(dir: string): Promise<Enclosure> {
     },
     [Symbol.dispose]: dispose,
   };
+  sweep(enclosure);
+  return enclosure;
 }
 
 /** Resolves with the first process's id when everything is mounted. */
@@ -120,37 +102,24 @@ function pause(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
-const hierarchies = "/sys/fs/cgroup";
+// Everything but the namespace's first process and this shell ends; a cgroup stays busy for a moment after that.
+const empty = `kill -KILL -1
+tries=0
+until ${removeCgroups("$1")} 2>/dev/null || [ $tries -eq 300 ]; do tries=$((tries + 1)); sleep 0.01; done`;
 
-/** The folders in which cgroups of that name can lie: the one hierarchy of v2, each one of v1. */
-function cgroupRoots(): string[] {
-  if (!existsSync(hierarchies)) return [];
-  if (existsSync(join(hierarchies, "cgroup.procs"))) return [hierarchies];
-  return readdirSync(hierarchies).map((name) => join(hierarchies, name));
-}
-
-function removeCgroups(name: string): void {
-  const remove = (folder: string): void => {
-    for (const entry of readdirSync(folder, { withFileTypes: true }))
-      if (entry.isDirectory()) remove(join(folder, entry.name));
-    // A cgroup stays busy for a moment after its last process.
-    for (let tries = 100; ; tries--)
-      try {
-        rmdirSync(folder);
-        return;
-      } catch (error) {
-        if (tries === 0 || (error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
-        pause(10);
-      }
-  };
-  for (const root of cgroupRoots()) if (existsSync(join(root, name))) remove(join(root, name));
+/** A shell command that removes the cgroups whose name begins so, in each hierarchy; true if none is left. */
+function removeCgroups(start: string): string {
+  const matching = `find /sys/fs/cgroup -type d -path "*/${start}*"`;
+  return `{ ${matching} -delete; [ -z "$(${matching})" ]; }`;
 }
 
 /** Cgroups of enclosures whose process was killed. */
-function sweepCgroups(): void {
-  const names = new Set(cgroupRoots().flatMap((root) => (existsSync(root) ? readdirSync(root) : [])));
-  for (const name of names) {
-    const owner = /^remora-test-(\d+)-/.exec(name)?.[1];
-    if (owner !== undefined && !existsSync(`/proc/${owner}`)) removeCgroups(name);
-  }
+function sweep(enclosure: Enclosure): void {
+  const owners = new Set<string>();
+  for (const [, owner = ""] of enclosure
+    .exec("find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", `${prefix}*`)
+    .stdout.matchAll(/remora-test-(\d+)-/g))
+    owners.add(owner);
+  for (const owner of owners)
+    if (!existsSync(`/proc/${owner}`)) enclosure.exec("sh", "-c", removeCgroups(`${prefix}${owner}-`));
 }
