@@ -3,7 +3,7 @@
 import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { command } from "./command.ts";
-import type { Step } from "./step.ts";
+import { refuseBuildPaths, type Step } from "./step.ts";
 
 /** Every program of the library, by its file's name. A test compares this list with the folder. */
 export const programs = ["acl", "count"] as const;
@@ -18,6 +18,8 @@ export function compileBpf(root: string, source: string, object: string, flags: 
     [
       ...["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3"],
       ...[...includes, `-I/usr/include/${machine}`],
+      // The line information names the files: from the top of the repository, wherever that is.
+      ...[`-ffile-prefix-map=${root}=.`, "-fdebug-compilation-dir=."],
       ...[...flags, "-c", source, "-o", object],
     ],
     root,
@@ -49,6 +51,7 @@ export function programsStep(root: string): Step {
         // DWARF goes, with the paths it holds; BTF stays.
         command("llvm-strip", ["-g", object], root);
       }
+      refuseBuildPaths(root, fresh);
       for (const name of manifests) copyFileSync(join(root, `bpf/${name}.yaml`), join(fresh, `${name}.yaml`));
       if (existsSync(target)) renameSync(target, old);
       renameSync(fresh, target);

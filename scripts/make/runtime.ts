@@ -20,7 +20,7 @@ import {
 import { basename, join } from "node:path";
 import { type BuildOptions, buildSync } from "esbuild";
 import { command } from "./command.ts";
-import { BuildError, type Step } from "./step.ts";
+import { BuildError, refuseBuildPaths, type Step } from "./step.ts";
 
 const addon = "native/build/Release/remora.node";
 
@@ -116,11 +116,4 @@ function sharedLibraries(root: string, files: string[]): string[] {
       if (path) found.add(path);
     }
   return [...found].sort();
-}
-
-/** An installation tree tells nothing of where it was built. */
-function refuseBuildPaths(root: string, folder: string): void {
-  for (const name of readdirSync(folder))
-    if (readFileSync(join(folder, name)).includes(`${root}/`))
-      throw new BuildError(`${name} holds the path of the build machine, ${root}`);
 }

@@ -58,3 +58,10 @@ function filesBelow(root: string, path: string): string[] {
     .flatMap((entry) => filesBelow(root, `${path}/${entry.name}`))
     .sort();
 }
+
+/** An installation tree tells nothing of where it was built. */
+export function refuseBuildPaths(root: string, folder: string): void {
+  for (const name of readdirSync(folder))
+    if (readFileSync(join(folder, name)).includes(`${root}/`))
+      throw new BuildError(`${name} holds the path of the build machine, ${root}`);
+}
