@@ -5,14 +5,19 @@ import { code, RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
 import { rootOf } from "./pins.ts";
 
+/** The command that mounts what a root lacks: below the customary mount point that one, elsewhere one of its own. */
+export function mountCommand(root: string): string {
+  const customary = "/sys/fs/bpf";
+  const point = root === customary || root.startsWith(`${customary}/`) ? customary : root;
+  return `mount -t bpf bpf ${point}`;
+}
+
 /** @throws RemoraError notAvailable, with the remedy, where the root does not lie on a bpffs. */
 export function requireBpffs(kernel: KernelPort, bpffs: string): void {
   const root = rootOf(bpffs);
   if (kernel.isBpffs(root)) return;
-  const customary = "/sys/fs/bpf";
-  const point = root === customary || root.startsWith(`${customary}/`) ? customary : root;
   throw new RemoraError(
     code.notAvailable,
-    `${root} is not on a bpffs, so no chain can be attached; mount one: mount -t bpf bpf ${point}`,
+    `${root} is not on a bpffs, so no chain can be attached; mount one: ${mountCommand(root)}`,
   );
 }

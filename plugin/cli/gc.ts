@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `remora gc`: removes what belongs to no live container. */
 
+import { requireBpffs } from "../chain/bpffs.ts";
 import { type Collected, collect, defaultGraceSeconds } from "../chain/collect.ts";
-import { requireBpffs } from "./bpffs.ts";
 import { reasonOf } from "./checks/check.ts";
 import type { Command } from "./command.ts";
 import { type Row, table } from "./table.ts";

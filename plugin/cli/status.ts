@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `remora status`: what is attached on this node. */
 
+import { requireBpffs } from "../chain/bpffs.ts";
 import { listAttachments } from "../chain/status.ts";
 import { type Direction, directions } from "../kernel/port.ts";
 import type { AttachmentStatus, StatusEntry } from "../model.ts";
-import { requireBpffs } from "./bpffs.ts";
 import type { Command } from "./command.ts";
 import { ownerOf, select } from "./selector.ts";
 import { type Column, type Row, table } from "./table.ts";

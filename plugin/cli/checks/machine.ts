@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the machine's own files in /proc and /sys tell. Each check takes a file's text, undefined where there is none. */
 
-import { mountRemedy } from "../bpffs.ts";
+import { mountCommand } from "../../chain/bpffs.ts";
 import { type Check, reasonOf } from "./check.ts";
 
 /** `[6, 18]` of `6.18.44-generic`; [0, 0] of anything else. */
@@ -105,7 +105,7 @@ export function checkBpffs(bpffs: string, isBpffs: (path: string) => boolean): C
   try {
     if (isBpffs(bpffs)) return { check, state: "ok", found: bpffs };
   } catch (error) {
-    return { check, state: "missing", found: reasonOf(error), remedy: mountRemedy(bpffs) };
+    return { check, state: "missing", found: reasonOf(error), remedy: mountCommand(bpffs) };
   }
-  return { check, state: "missing", found: `${bpffs} is not on a bpffs`, remedy: mountRemedy(bpffs) };
+  return { check, state: "missing", found: `${bpffs} is not on a bpffs`, remedy: mountCommand(bpffs) };
 }

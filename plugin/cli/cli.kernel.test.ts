@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The commands on the real kernel: a pod with a chain, packets through it, and its end. */
+
+import { chmodSync, copyFileSync, mkdirSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { run as command, type Scratch, scratch } from "../../e2e/lib/scratch.ts";
+import { openCatalog } from "../catalog/catalog.ts";
+import { attach } from "../chain/attach.ts";
+import { plan } from "../chain/plan.ts";
+import { createNativeKernel } from "../kernel/native.ts";
+import type { AttachmentStatus, NodeConfig } from "../model.ts";
+import { select } from "../select/select.ts";
+import { run } from "./run.ts";
+
+const kernel = createNativeKernel();
+const library = resolve(import.meta.dirname, "../../bpf");
+const containerId = "3f2a9c01bd7e44aa90c1d2e3f405162738495a6b7c8d9e0f1a2b3c4d5e6f7081";
+
+async function remora(...argv: string[]) {
+  let stdout = "";
+  let stderr = "";
+  const io = {
+    stdout(text: string) {
+      stdout += text;
+    },
+    stderr(text: string) {
+      stderr += text;
+    },
+    isTerminal: false,
+    columns: 0,
+  };
+  const status = await run(argv, io);
+  return { status, stdout, stderr };
+}
+
+/** A program directory with the library's programs, compiled. */
+function programs(world: Scratch): string {
+  const directory = join(world.dir, "programs");
+  mkdirSync(directory, { mode: 0o755 });
+  for (const name of ["count", "acl"]) {
+    const object = world.compile(join(library, `${name}.bpf.c`));
+    copyFileSync(object, join(directory, basename(object)));
+    chmodSync(join(directory, basename(object)), 0o644);
+  }
+  return directory;
+}
+
+/** Two namespaces with a pair between them; the second is the pod, with a chain as these annotations ask for it. */
+async function pod(world: Scratch, annotations: Record<string, string>) {
+  const outside = world.namespace();
+  const inside = world.namespace();
+  world.veth(
+    { namespace: outside, ifname: "outside", addresses: ["10.99.0.1/24"] },
+    { namespace: inside, ifname: "eth0", addresses: ["10.99.0.2/24"] },
+  );
+  const bpffs = join(world.bpffs(), "remora");
+  const config: NodeConfig = {
+    network: "pods",
+    programDirs: [programs(world)],
+    chain: [],
+    allow: { "*": ["*"] },
+    failurePolicy: "closed",
+    hook: "auto",
+    bpffs,
+    agent: { socket: "/nowhere" },
+    log: { level: "info" },
+  };
+  const identity = { namespace: "shop", name: "web", uid: "u1" };
+  const catalog = await openCatalog(config.programDirs, kernel);
+  const { selected, missing } = select({ config, annotations, pod: identity, catalog });
+  attach(
+    kernel,
+    plan({
+      id: { network: "pods", containerId, ifname: "eth0" },
+      netns: inside.path,
+      interface: kernel.findInterface(inside.path, "eth0"),
+      pod: identity,
+      config,
+      selected,
+      missing,
+    }),
+  );
+  return { bpffs, outside, inside };
+}
+
+test("status shows what packets met, gc takes away what its namespace left", async () => {
+  using world = scratch();
+  const { bpffs, outside, inside } = await pod(world, {
+    "remora.io/programs": "count, acl",
+    "acl.remora.io/rules": "deny ingress icmp",
+    "acl.remora.io/default_action": "allow",
+  });
+  assert.throws(() => outside.exec("ping", "-c", "3", "-i", "0.05", "-W", "1", "10.99.0.2"));
+
+  const json = await remora("status", "--json", "--bpffs", bpffs);
+  assert.is(json.status, 0, json.stderr);
+  const [status] = JSON.parse(json.stdout).attachments as AttachmentStatus[];
+  assert.is(status?.containerId, containerId);
+  assert.is(status?.netns, inside.path);
+  assert.equal(status?.pod, { namespace: "shop", name: "web", uid: "u1" });
+  const acl = status?.ingress.find(({ program }) => program === "acl");
+  assert.is(acl?.ended.shot, 3);
+  assert.is((acl?.packets ?? 0) - 3, acl?.proceeded);
+  const count = status?.ingress.find(({ program }) => program === "count");
+  assert.is(count?.proceeded, count?.packets);
+
+  const page = await remora("status", "web", "--bpffs", bpffs);
+  assert.match(page.stdout, /^shop\/web {2}eth0 {2}tcx {2}generation 1\n {2}container 3f2a9c01bd7e {2}netns /);
+  assert.match(page.stdout, /acl .* shot 3\n/);
+  assert.match(page.stdout, 'rules="deny ingress icmp"');
+  for (const line of page.stdout.split("\n")) assert.ok(line.length <= 100, line);
+
+  assert.match((await remora("gc", "--bpffs", bpffs)).stdout, "Nothing to remove");
+  command("ip", "netns", "delete", inside.name);
+  const removed = [{ network: "pods", containerId, ifname: "eth0", reason: "its interface is gone" }];
+  await untilGone(bpffs);
+  assert.equal(JSON.parse((await remora("gc", "--dry-run", "--json", "--bpffs", bpffs)).stdout).removed, removed);
+  assert.equal(JSON.parse((await remora("gc", "--json", "--bpffs", bpffs)).stdout).removed, removed);
+  assert.is((await remora("status", "--json", "--bpffs", bpffs)).stdout, '{"attachments":[]}\n');
+});
+
+/** The kernel takes a namespace's devices away a little after its last name went. */
+async function untilGone(bpffs: string): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const { stdout } = await remora("gc", "--dry-run", "--json", "--bpffs", bpffs);
+    if (JSON.parse(stdout).removed.length > 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+test("doctor finds that this machine can do it", async () => {
+  using world = scratch();
+  const { status, stdout } = await remora("doctor", "--json", "--bpffs", world.bpffs(), "--dir", programs(world));
+  const { checks } = JSON.parse(stdout) as { checks: { check: string; state: string; found: string }[] };
+  const states = Object.fromEntries(checks.map(({ check, state }) => [check, state]));
+  for (const check of ["Linux release", "capabilities", "BPF JIT", "BPF", "TCX", "bpffs", "programs"]) {
+    assert.is(states[check], "ok", stdout);
+  }
+  assert.is(status, checks.some(({ state }) => state === "missing") ? 1 : 0);
+});
+
+test("inspect and programs read the library's own objects", async () => {
+  using world = scratch();
+  const directory = programs(world);
+  const object = JSON.parse((await remora("inspect", join(directory, "acl.bpf.o"), "--json")).stdout);
+  assert.equal(object.chain, { able: true, reason: null });
+  assert.equal(
+    object.entries.map(({ direction }: { direction: string }) => direction),
+    ["ingress", "egress"],
+  );
+  const rules = object.parameters.find(({ name }: { name: string }) => name === "rules");
+  assert.is(rules.unit, "rule");
+
+  const catalog = JSON.parse((await remora("programs", "--json", "--dir", directory)).stdout);
+  assert.equal(
+    catalog.programs.map(({ name }: { name: string }) => name),
+    ["acl", "count"],
+  );
+  assert.is(catalog.programs[0].sha256, object.sha256);
+  assert.equal(catalog.problems, []);
+});
+
+test("inspect says why an object cannot stand in a chain", async () => {
+  using world = scratch();
+  const object = world.compile({
+    name: "wall",
+    text: `#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int wall(struct xdp_md *ctx) { return XDP_DROP; }
+char _license[] SEC("license") = "GPL";
+`,
+  });
+  const { status, stdout } = await remora("inspect", object);
+  assert.is(status, 0);
+  assert.match(stdout, "cannot stand in a chain");
+  assert.match(stdout, "XDP");
+  const refused = await remora("inspect", "/proc/self/cmdline");
+  assert.is(refused.status, 1);
+  assert.match(refused.stderr, "not an ELF file");
+});
+
+test.run();
