@@ -136,6 +136,10 @@ test("the library beside the executable is looked into as well", async () => {
   assert.equal(directories, ["/etc/remora/programs", join(dir.path, "programs")]);
   assert.ok(programs.some(({ name }: { name: string }) => name === "mark"));
 
+  stdout = "";
+  assert.is(await run(["programs"], io, tools), 0);
+  assert.match(stdout, "  for pods, copy it into a program directory such as /etc/remora/programs\n");
+
   // Directories that were named are the only ones.
   stdout = "";
   assert.is(await run(["programs", "--json", "--dir", "/nowhere/a", "--dir", "/nowhere/b"], io, tools), 0);

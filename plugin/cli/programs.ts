@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `remora programs`: the catalog, what a pod can ask for. */
 
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { openCatalog } from "../catalog/catalog.ts";
 import { verdicts } from "../catalog/manifest.ts";
 import type { ParameterDescription } from "../catalog/parameters.ts";
@@ -39,7 +39,9 @@ P = ${parameterShape}.`,
     const library = libraryDir(io.executable);
     const standard = library === undefined ? [defaultProgramDir] : [defaultProgramDir, library];
     const view = await viewCatalog(given.length > 0 ? given : standard, await tools.kernel());
-    io.stdout(json ? `${JSON.stringify(view)}\n` : renderCatalog(view, pageFor(io)));
+    io.stdout(
+      json ? `${JSON.stringify(view)}\n` : renderCatalog(view, pageFor(io), given.length > 0 ? undefined : library),
+    );
     return 0;
   },
 };
@@ -104,9 +106,11 @@ function viewProgram(program: CatalogProgram): ProgramView {
   };
 }
 
-/** The page that a person reads. */
-export function renderCatalog({ directories, programs, problems }: CatalogView, page: Page): string {
-  const blocks = programs.map((program) => renderProgram(program, page));
+/** The page that a person reads. What lies in the library alone is marked: a pod cannot ask for it yet. */
+export function renderCatalog({ directories, programs, problems }: CatalogView, page: Page, library?: string): string {
+  const blocks = programs.map((program) =>
+    renderProgram(program, page, library !== undefined && dirname(program.path) === library),
+  );
   if (problems.length > 0) {
     blocks.push([
       page.paint("Not usable:", "strong"),
@@ -120,8 +124,9 @@ export function renderCatalog({ directories, programs, problems }: CatalogView, 
   return `${blocks.map((block) => block.join("\n")).join("\n\n")}\n`;
 }
 
-function renderProgram(program: ProgramView, page: Page): string[] {
+function renderProgram(program: ProgramView, page: Page, inLibrary: boolean): string[] {
   const restrictions = [
+    ...(inLibrary ? [`for pods, copy it into a program directory such as ${defaultProgramDir}`] : []),
     ...(program.at === "host" ? ["its egress side stands at the host's end of the pair"] : []),
     ...(program.namespaces === null ? [] : [`only for the namespaces ${program.namespaces.join(", ")}`]),
     ...(program.failurePolicy === null ? [] : [`failure policy ${program.failurePolicy}`]),
