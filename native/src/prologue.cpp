@@ -142,12 +142,15 @@ std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
     Assembler::Label proceed;
     code.move(r1, r6);
     code.callBeyond(entry);
+    if (spec.proceedOn.empty()) break;  // nothing goes on; the verifier refuses code that is never reached
     for (int32_t verdict : spec.proceedOn) code.ifEqual32(r0, verdict, proceed);
     code.jump(ended);
     code.bind(proceed);
   }
 
-  if (spec.position + 1 == spec.length) {
+  if (spec.proceedOn.empty()) {
+    // straight on to `ended`
+  } else if (spec.position + 1 == spec.length) {
     code.set(r0, kNext);
     code.exit();
   } else {

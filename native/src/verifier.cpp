@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verifier.h"
 
+#include <cctype>
 #include <vector>
 
 namespace remora {
@@ -11,6 +12,13 @@ bool isStatistics(const std::string &line) {
   for (const char *start : {"processed ", "verification time ", "stack depth ", "max_states_per_insn"})
     if (line.rfind(start, 0) == 0) return true;
   return false;
+}
+
+// Neither an instruction (`12: (61) r1 = ...`, `from 3 to 5: ...`) nor a source line (`; return x;`) nor a heading.
+bool isProse(const std::string &line) {
+  bool instruction = isdigit(static_cast<unsigned char>(line[0])) || line.rfind("from ", 0) == 0;
+  return !instruction && line[0] != ';' && line.rfind("Validating ", 0) != 0 && line.rfind("mark_precise", 0) != 0 &&
+         line.rfind("func#", 0) != 0;
 }
 
 std::string trimmed(const std::string &line) {
@@ -32,6 +40,7 @@ std::string tellingLine(const std::string &log) {
   }
   if (lines.empty()) return {};
   std::string reason = lines.back();
+  if (lines.size() > 1 && isProse(lines[lines.size() - 2])) reason = lines[lines.size() - 2] + "; " + reason;
   for (size_t i = lines.size(); i-- > 0;)
     if (lines[i].rfind("; ", 0) == 0) return reason + " (at: " + lines[i].substr(2) + ")";
   return reason;

@@ -6,7 +6,7 @@
 
 namespace remora {
 
-// The line that says why, and the source line it speaks of where there is one. Empty where the log says nothing.
+// The last line or two, which say why, and the source line it speaks of where there is one. Empty where the log says nothing.
 std::string tellingLine(const std::string &log);
 
 }  // namespace remora
