@@ -99,8 +99,9 @@ function findInterface({ kernel }: Context, { netns, ifname, prevResult }: AddRe
   try {
     return kernel.findInterface(netns, ifname);
   } catch (error) {
-    if (!(error instanceof KernelError) || !["ENODEV", "ENOENT"].includes(error.code)) throw error;
-    if (error.code === "ENOENT")
+    if (!(error instanceof KernelError) || !["ENODEV", "ENOENT", "EINVAL"].includes(error.code)) throw error;
+    // EINVAL: the path is a file without a namespace, as an unmounted /run/netns entry is.
+    if (error.code !== "ENODEV")
       throw new RemoraError(code.invalidEnvironment, `CNI_NETNS: there is no network namespace at ${netns}`, {
         cause: error,
       });
