@@ -37,7 +37,7 @@ export function runtimeStep(root: string): Step {
         rmSync(folder, { recursive: true, force: true });
         mkdirSync(folder, { recursive: true });
       }
-      bundle(root, join(work, "main.mjs"));
+      bundle(root, join(work, "main.cjs"));
       copyFileSync(join(root, addon), join(work, "remora.node"));
       // Symbols and debug information are a fifth of Node. They must go before the application is put in: the
       // section that holds it does not survive a strip.
@@ -46,8 +46,7 @@ export function runtimeStep(root: string): Step {
       writeFileSync(
         join(work, "sea.json"),
         JSON.stringify({
-          main: "main.mjs",
-          mainFormat: "module",
+          main: "main.cjs",
           executable: "node",
           output: "remora-runtime",
           useCodeCache: true,
@@ -85,14 +84,16 @@ export function bundle(root: string, output: string): void {
     bundle: true,
     platform: "node",
     target: `node${process.versions.node}`,
-    format: "esm",
+    // Starts 10 ms sooner than an ES module does. A bundled `import()` stays lazy; one of Node's own modules becomes
+    // a require, since scripts with a code cache cannot import. Only code that runs from source asks where it lies.
+    format: "cjs",
+    supported: { "dynamic-import": false },
+    define: { "import.meta.dirname": '""' },
     // Names stay, for stack traces that can be read.
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: "none",
     logLevel: "silent",
-    // CommonJS packages inside the bundle ask for Node's own modules.
-    banner: { js: 'import{createRequire}from"node:module";const require=createRequire(process.execPath);' },
   };
   try {
     const { warnings } = buildSync(options);
