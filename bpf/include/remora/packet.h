@@ -26,7 +26,8 @@ struct remora_packet {
 	__u8 malformed : 1;
 	__u8 has_transport : 1; /* TCP, UDP, SCTP or the family's ICMP, and at least the first 4 bytes of it are there */
 	__u8 protocol;		/* the transport's, behind all IPv6 extension headers */
-	__u8 reserved;
+	__u8 direct : 1;	/* all headers are linear, and the network header is at skb->data + network_offset */
+	__u8 reserved : 7;
 };
 
 /* The key of a flow: no padding, every byte defined, so it can be a map's key. Fields a packet lacks are 0. */
@@ -49,6 +50,59 @@ _Static_assert(sizeof(struct remora_packet) == 8, "a global function returns it"
 _Static_assert(sizeof(struct remora_flow) == 40, "no padding in a map's key");
 
 /*
+ * The common packet, read directly: IPv4 without options or IPv6 without extension headers, whole, linear, untagged.
+ * False for any other, also for a good one: then the cursors tell.
+ *
+ * It needs to know whether there is an Ethernet header. There is one if the ethertype stands where it would and the
+ * packet does not begin as IP of that version does; there is none if it is the other way round. Both can be true (a
+ * destination MAC that begins with 4, a source of 8.0.0.0/16), and then only the kernel's own offset can tell.
+ */
+static __always_inline bool remora_glance(struct __sk_buff *skb, struct remora_packet *packet)
+{
+	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end, *network;
+	__be16 protocol = (__be16)skb->protocol;
+	__u8 version = protocol == bpf_htons(ETH_P_IP) ? 4 : protocol == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+	bool framed, bare;
+	__u8 transport;
+
+	if (!version || data + ETH_HLEN > end)
+		return false;
+	framed = *(const __be16 *)(data + offsetof(struct ethhdr, h_proto)) == protocol;
+	bare = data[0] >> 4 == version;
+	if (framed == bare)
+		return false;
+	packet->network_offset = framed ? ETH_HLEN : 0;
+	network = data + packet->network_offset;
+	if (version == 4) {
+		const struct iphdr *ip = (const void *)network;
+
+		if (network + sizeof(*ip) + 4 > end)
+			return false;
+		if (network[0] != 0x45 || ip->frag_off & bpf_htons(0x3fff))
+			return false;
+		transport = ip->protocol;
+		packet->family = REMORA_IPV4;
+		packet->has_transport = remora_has_ports(transport) || transport == IPPROTO_ICMP;
+		packet->transport_offset = sizeof(*ip);
+	} else {
+		const struct ipv6hdr *ip = (const void *)network;
+
+		if (network + sizeof(*ip) + 4 > end)
+			return false;
+		if (network[0] >> 4 != 6 || remora_is_extension(ip->nexthdr))
+			return false;
+		transport = ip->nexthdr;
+		packet->family = REMORA_IPV6;
+		packet->has_transport = remora_has_ports(transport) || transport == IPPROTO_ICMPV6;
+		packet->transport_offset = sizeof(*ip);
+	}
+	packet->ethertype = bpf_ntohs(protocol);
+	packet->protocol = transport;
+	packet->direct = 1;
+	return true;
+}
+
+/*
  * Walks the headers. A *global* function: the verifier looks at its loops once and by themselves, and knows nothing
  * of what it returns. Inlined, each way through the headers would go on as a state of its own through all of the
  * caller, which then takes ten times as long to load. It takes the context alone, since pointers to other memory are
@@ -56,13 +110,15 @@ _Static_assert(sizeof(struct remora_flow) == 40, "no padding in a map's key");
  */
 __attribute__((noinline, weak)) __u64 remora_walk(struct __sk_buff *skb)
 {
-	union remora_packet_word found = {};
+	union remora_packet_word glanced = {}, found = {};
 	struct remora_packet *packet = &found.packet;
 	enum remora_fragment fragment = REMORA_WHOLE;
 	struct remora_cursor at;
 	int ethertype, protocol;
 	__u32 network;
 
+	if (remora_glance(skb, &glanced.packet))
+		return glanced.word;
 	packet->malformed = 1;
 	ethertype = remora_network(skb, &at, NULL);
 	if (ethertype < 0)
@@ -138,6 +194,44 @@ static __always_inline struct remora_cursor remora_transport_of(struct __sk_buff
 	return at;
 }
 
+static __always_inline void remora_ipv4_addresses(struct remora_flow *flow, __be32 source, __be32 destination)
+{
+	flow->source.words[2] = flow->destination.words[2] = bpf_htonl(0xffff);
+	flow->source.words[3] = source;
+	flow->destination.words[3] = destination;
+}
+
+/* Addresses and ports of a packet that remora_glance() has read. False never happens, but the verifier wants it. */
+static __always_inline bool remora_flow_direct(struct __sk_buff *skb, const struct remora_packet *packet,
+					       struct remora_flow *flow)
+{
+	const __u8 *end = (const __u8 *)(long)skb->data_end;
+	const __u8 *network = (const __u8 *)(long)skb->data + packet->network_offset;
+	const struct remora_ports *ports;
+
+	if (packet->family == REMORA_IPV4) {
+		const struct iphdr *ip = (const void *)network;
+
+		ports = (const void *)(ip + 1);
+		if ((const __u8 *)(ports + 1) > end)
+			return false;
+		remora_ipv4_addresses(flow, ip->saddr, ip->daddr);
+	} else {
+		const struct ipv6hdr *ip = (const void *)network;
+
+		ports = (const void *)(ip + 1);
+		if ((const __u8 *)(ports + 1) > end)
+			return false;
+		__builtin_memcpy(&flow->source, &ip->saddr, sizeof(flow->source));
+		__builtin_memcpy(&flow->destination, &ip->daddr, sizeof(flow->destination));
+	}
+	if (packet->has_transport && remora_has_ports(packet->protocol)) {
+		flow->source_port = ports->source;
+		flow->destination_port = ports->destination;
+	}
+	return true;
+}
+
 /* Fills in addresses, protocol and (where the packet has them) ports of an IP packet that is not malformed. */
 static __always_inline void remora_flow(struct __sk_buff *skb, const struct remora_packet *packet,
 					struct remora_flow *flow)
@@ -145,6 +239,10 @@ static __always_inline void remora_flow(struct __sk_buff *skb, const struct remo
 	struct remora_cursor network = remora_network_of(skb, packet);
 
 	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->family = packet->family;
+	flow->protocol = packet->protocol;
+	if (packet->direct && remora_flow_direct(skb, packet, flow))
+		return;
 	if (packet->family == REMORA_IPV4) {
 		struct {
 			__be32 source;
@@ -152,15 +250,11 @@ static __always_inline void remora_flow(struct __sk_buff *skb, const struct remo
 		} addresses;
 
 		remora_peek(&network, offsetof(struct iphdr, saddr), &addresses, sizeof(addresses));
-		flow->source.words[2] = flow->destination.words[2] = bpf_htonl(0xffff);
-		flow->source.words[3] = addresses.source;
-		flow->destination.words[3] = addresses.destination;
+		remora_ipv4_addresses(flow, addresses.source, addresses.destination);
 	} else if (packet->family == REMORA_IPV6) {
 		/* Source and destination stand together in the header as they do here. */
 		remora_peek(&network, offsetof(struct ipv6hdr, saddr), flow, 2 * sizeof(flow->source));
 	}
-	flow->family = packet->family;
-	flow->protocol = packet->protocol;
 	if (packet->has_transport && remora_has_ports(packet->protocol)) {
 		struct remora_cursor transport = remora_transport_of(skb, packet);
 		struct remora_ports ports;
