@@ -6,10 +6,10 @@ import { ptp, remora, startNode } from "./node.ts";
 import { addProgram, attachment, entry, remains } from "./observe.ts";
 
 const exact = [
-  { program: "ipv4", priority: 0 },
+  { program: "unicast", priority: 0 },
   { program: "count", priority: 1 },
 ];
-const ipv4Only = "proceedOn: [ok]\n";
+const unicastOnly = "proceedOn: [ok]\n";
 
 test("DEL may come again and again, also side by side", async () => {
   using node = await startNode({ plugins: [ptp(), remora({ chain: [{ program: "count" }] })] });
@@ -52,7 +52,7 @@ test("plugins before and behind Remora see its chain pass their results on", asy
 
 test("a chain goes on while containerd is dead, and the next containerd takes it down", async () => {
   using node = await startNode({ plugins: [ptp(), remora({ chain: exact })] });
-  addProgram(node, "ipv4", ipv4Only);
+  addProgram(node, "unicast", unicastOnly);
   const pod = await node.runPod({ name: "web" });
   const ping = () => node.exec("ping", "-c", "2", "-i", "0.1", "-q", pod.ip);
   assert.is(ping().status, 0);
@@ -71,7 +71,7 @@ test("a chain goes on while containerd is dead, and the next containerd takes it
 
 test("when the namespace is gone before DEL, as after a reboot, DEL still leaves no pin", async () => {
   using node = await startNode({ plugins: [ptp(), remora({ chain: exact })] });
-  addProgram(node, "ipv4", ipv4Only);
+  addProgram(node, "unicast", unicastOnly);
   const pod = await node.runPod({ name: "web" });
   assert.is.not(remains(node).length, 0);
   await node.killRuntime();
