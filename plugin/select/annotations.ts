@@ -59,13 +59,9 @@ export function withValue(reason: string, value: string): string {
 }
 
 function unknownKey(key: string, value: string): Refused {
-  const meant = didYouMean(key, [programsKey]);
-  return refused(
-    key,
-    key,
-    value,
-    `is not known${meant || ":"} there are ${programsKey} and <program>.${domain}/<parameter>`,
-  );
+  const meant = didYouMean(key, [programsKey]) || ":";
+  const reason = `annotation ${key} is not known${meant} there are ${programsKey} and <program>.${domain}/<parameter>`;
+  return { program: key, error: new RemoraError(code.badAnnotation, withValue(reason, value)) };
 }
 
 // ---- remora.io/programs ----------------------------------------------------------------------------------------
@@ -164,8 +160,7 @@ function withParameters(asked: (Wish | Refused)[], parameters: ParameterAnnotati
   for (const { key, program, parameter, value } of parameters) {
     const ofProgram = result.filter((one) => one.program === program);
     if (ofProgram.length === 0) {
-      const listed = asked.map((one) => one.program).filter(isProgramName);
-      const reason = `program ${quote(program)} is not selected by ${programsKey}${didYouMean(program, listed)}`;
+      const reason = `program ${quote(program)} is not selected by ${programsKey}${whichMeant(program, asked)}`;
       result = [...result, refused(program, key, value, reason)];
     } else if (ofProgram.length > 1) {
       const reason = `${programsKey} lists ${quote(program)} ${ofProgram.length} times, so which is meant is not clear: set the parameter in the JSON form's "params"`;
@@ -177,6 +172,13 @@ function withParameters(asked: (Wish | Refused)[], parameters: ParameterAnnotati
     }
   }
   return result;
+}
+
+function whichMeant(program: string, asked: (Wish | Refused)[]): string {
+  const selected = asked.map((one) => one.program).filter(isProgramName);
+  const underscored = selected.find((name) => name.includes("_") && name.replaceAll("_", "-") === program);
+  if (underscored === undefined) return didYouMean(program, selected);
+  return `; Kubernetes takes no underscore here, so the parameters of ${quote(underscored)} go into the JSON form's "params"`;
 }
 
 function setIn(asked: Wish, key: string, parameter: string, value: string): Wish {

@@ -232,10 +232,17 @@ const refusals: [what: string, annotations: Record<string, string>, code: ErrorC
     '"params"',
   ],
   [
+    "a parameter of a program with an underscore",
+    { ...programs("flow_log"), "flow-log.remora.io/rate": "1Mbit" },
+    code.badAnnotation,
+    "no underscore here",
+    'of "flow_log" go into the JSON form',
+  ],
+  [
     "a slip in the key",
     { "remora.io/progams": "count" },
     code.badAnnotation,
-    "annotation remora.io/progams",
+    "annotation remora.io/progams is not known",
     'did you mean "remora.io/programs"?',
   ],
   ["an unknown key of ours", { "remora.io/colour": "red" }, code.badAnnotation, "is not known", '"red"'],

@@ -52,8 +52,8 @@ export function select({ config, annotations, pod, catalog }: SelectInput): {
       missing.push({ program: asked.program, reason: named.message });
     }
   }
-  // Array.prototype.sort is stable, so among equals what was listed first stays first.
-  selected.sort((a, b) => a.priority - b.priority || Number(b.nodeWide) - Number(a.nodeWide));
+  // The sort is stable: among equals the node's, which come first here, stay first, and all stay as listed.
+  selected.sort((a, b) => a.priority - b.priority);
   return { selected, missing };
 }
 
