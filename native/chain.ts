@@ -50,6 +50,15 @@ export class Chain implements Disposable {
       valueSize: counterLayout.words * 8,
       maxEntries: 32,
     });
+    try {
+      this.load(members, missing);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private load(members: Member[], missing: number[]): void {
     for (const [position, { entry, parameters = {}, ...member }] of members.entries()) {
       const stage = kernel.loadStage({
         name: `member${position}`,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The kernel port's smaller operations on this machine's kernel: maps, pins, namespaces, TCX links, test runs. */
-import { mkdirSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -75,7 +75,7 @@ test("maps: created, described, written, read, frozen", () => {
     kernel.close(map);
   }
   assert.is(failure(() => kernel.close(map)).code, "EBADF");
-  assert.is(failure(() => kernel.mapInfo(map)).code, "EBADF");
+  assert.is(failure(() => kernel.mapInfo(map)).code, "EBADFD");
 });
 
 test("per-CPU values come one after the other, each padded to 8 bytes", () => {
@@ -246,7 +246,7 @@ test("TCX: a second program runs after the first", () => {
   );
   assert.throws(() => host.exec("ping", "-c", "1", "-W", "1", "10.9.0.2"));
   assert.ok(first.counted(0).headPackets > 0);
-  assert.is(first.counted(0).headPackets, second.counted(0).headPackets);
+  assert.ok((second.counted(0).endings.shot ?? 0) > 0);
   for (const link of links) kernel.close(link);
 });
 
@@ -279,12 +279,17 @@ test("nothing leaks a descriptor, whether it works or fails", () => {
   using world = scratch();
   const { netns, ifindex } = pod(world);
   const bad = fixture(world, "verdict").subarray(0, 500);
+  const text = `#include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    SEC("tc") int reads_beyond(struct __sk_buff *skb) { return *(__u32 *)(long)skb->data; }
+    char _license[] SEC("license") = "GPL";`;
+  const refused = { object: readFileSync(world.compile({ text })), entry: "reads_beyond" };
   const once = (): void => {
     using chain = oneMember(world, verdict.ok);
     kernel.close(kernel.attachTcx({ program: head(chain), netns: netns.path, ifindex, direction: "ingress" }));
     failure(() => kernel.inspectObject(bad));
     failure(() => kernel.findInterface(netns.path, "nope"));
-    failure(() => new Chain([])[Symbol.dispose]() ?? kernel.close(-1));
+    failure(() => new Chain([refused]));
     failure(() => kernel.attachTcx({ program: head(chain), netns: netns.path, ifindex: 9999, direction: "ingress" }));
   };
   once();

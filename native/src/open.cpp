@@ -58,6 +58,16 @@ bool hasModifierCircle(const btf *types) {
 
 std::string takeLog() { return std::exchange(captured, {}); }
 
+std::string firstLine(const std::string &log) {
+  constexpr std::string_view prefix = "libbpf: ";
+  std::string line;
+  for (size_t at = 0; at < log.size(); at += line.size() + 1) {
+    line = log.substr(at, log.find('\n', at) - at);
+    if (line.find("Retrying without BTF") == std::string::npos) break;  // what it tries next may still work
+  }
+  return line.starts_with(prefix) ? line.substr(prefix.size()) : line;
+}
+
 Result<OpenObject> openObject(Bytes file, const std::string &name) {
   static std::once_flag once;
   std::call_once(once, registerHandlers);
@@ -87,7 +97,8 @@ Result<OpenObject> openObject(Bytes file, const std::string &name) {
   if (!object) {
     int error = errno;
     std::string log = takeLog();
-    return Failure{kRefused, "libbpf cannot read the object (" + std::string(strerror(error)) + ")", log};
+    std::string reason = log.empty() ? strerror(error) : firstLine(log);
+    return Failure{kRefused, "the object cannot be read: " + reason, log};
   }
   return OpenObject{std::move(*elf), std::move(object)};
 }

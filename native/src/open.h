@@ -37,6 +37,9 @@ int loadObject(bpf_object *object, PrepareLoad prepare);
 // What libbpf said (warnings and information) since the last call, on this thread.
 std::string takeLog();
 
+// The first of those lines, as part of a message.
+std::string firstLine(const std::string &log);
+
 // The name without the object's prefix for internal maps: `.rodata`.
 std::string mapName(const bpf_map *map);
 

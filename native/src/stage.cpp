@@ -204,8 +204,6 @@ std::optional<Failure> reuseMaps(bpf_object *object, const std::vector<ReusedMap
   return std::nullopt;
 }
 
-std::string firstLine(const std::string &log) { return log.substr(0, log.find('\n')); }
-
 Failure explain(int error, const StageSpec &spec, const char *log) {
   std::string said = takeLog();
   std::string where = "program " + quoted(spec.name) + ", function " + quoted(spec.entries[0].function) + ": ";

@@ -2,14 +2,15 @@
 #include "verifier.h"
 
 #include <cctype>
+#include <cstdlib>
 #include <vector>
 
 namespace remora {
 namespace {
 
-// The statistics that the verifier writes at the end of each log.
+// The statistics at the end of each log, and the states below "infinite loop detected".
 bool isStatistics(const std::string &line) {
-  for (const char *start : {"processed ", "verification time ", "stack depth ", "max_states_per_insn"})
+  for (const char *start : {"processed ", "verification time ", "stack depth ", "cur state: ", "old state: "})
     if (line.rfind(start, 0) == 0) return true;
   return false;
 }
@@ -18,13 +19,25 @@ bool isStatistics(const std::string &line) {
 bool isProse(const std::string &line) {
   bool instruction = isdigit(static_cast<unsigned char>(line[0])) || line.rfind("from ", 0) == 0;
   return !instruction && line[0] != ';' && line.rfind("Validating ", 0) != 0 && line.rfind("mark_precise", 0) != 0 &&
-         line.rfind("func#", 0) != 0;
+         line.find(" is safe for any args ") == std::string::npos;
 }
 
 std::string trimmed(const std::string &line) {
   auto first = line.find_first_not_of(" \t\r");
   if (first == std::string::npos) return {};
   return line.substr(first, line.find_last_not_of(" \t\r") - first + 1);
+}
+
+// libbpf puts a call of a helper that cannot be where it could not resolve something that may never be reached.
+std::string unresolved(const std::string &line) {
+  auto at = line.find("unknown#");
+  if (at == std::string::npos) return {};
+  switch (long id = strtol(line.c_str() + at + 8, nullptr, 10); id / 1000000) {
+    case 195: return "a type or field that it reads (CO-RE) is not in this kernel";
+    case 2001: return "it uses a map that was not created";
+    case 2002: return "it calls a kernel function (kfunc) that is not in this kernel";
+    default: return {};
+  }
 }
 
 }  // namespace
@@ -41,6 +54,7 @@ std::string tellingLine(const std::string &log) {
   if (lines.empty()) return {};
   std::string reason = lines.back();
   if (lines.size() > 1 && isProse(lines[lines.size() - 2])) reason = lines[lines.size() - 2] + "; " + reason;
+  if (auto cause = unresolved(reason); !cause.empty()) reason = cause;
   for (size_t i = lines.size(); i-- > 0;)
     if (lines[i].rfind("; ", 0) == 0) return reason + " (at: " + lines[i].substr(2) + ")";
   return reason;

@@ -70,11 +70,12 @@ function attempt<T>(operation: string, what: () => string, run: () => T): T {
   } catch (error) {
     const { code, reason, message, log } = error as AddonError;
     if (code === undefined) throw error;
-    if (code === "EREFUSED" || operation === "loadStage") throw new KernelError(operation, code, message, log);
+    if (code === "EREFUSED") throw new KernelError(operation, code, message, log);
     // node:fs puts code, text and call into one message; the addon gives a reason of its own only where it knows more.
     const why = reason === undefined ? message.replace(/^E[A-Z0-9]+: (.*?),.*$/, "$1") : message;
     const hint = hints[operation]?.[code] ?? hints["*"]?.[code];
-    throw new KernelError(operation, code, `${what()}: ${why}${hint === undefined ? "" : ` (${hint})`}`, log);
+    const subject = operation === "loadStage" ? "" : `${what()}: `; // its messages name program and function
+    throw new KernelError(operation, code, `${subject}${why}${hint === undefined ? "" : ` (${hint})`}`, log);
   }
 }
 
