@@ -155,6 +155,10 @@ test("STATUS and GC print nothing", async () => {
   assert.equal(calls, [["status", { config: defaults, cniVersion: "1.1.0" }], gc(one), gc(one), gc([]), gc([])]);
 });
 
+test("GC without a list removes nothing", async () => {
+  assert.equal(await call({ CNI_COMMAND: "GC" }, {}), { stdout: "", exitCode: 0 });
+});
+
 test("DEL succeeds with next to nothing", async () => {
   const { calls, load } = recorder();
   const outcome = await call(

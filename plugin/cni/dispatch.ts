@@ -112,6 +112,9 @@ const handlers: Record<ConfiguredVerb, (call: Call, loadVerbs: LoadVerbs) => Pro
     const { readConfig, readValidAttachments } = await import("./schema.ts");
     const config = readConfig(call.configuration, call.network);
     const validAttachments = readValidAttachments(call.configuration);
+    // libcni sends no list where its caller gave none (cnitool). Then nothing is known to be stale: to take it for an
+    // empty list would strip every running pod.
+    if (validAttachments === undefined) return silence;
     await (await loadVerbs(config)).gc({ config, cniVersion: call.cniVersion, validAttachments });
     return silence;
   },

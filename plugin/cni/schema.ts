@@ -126,15 +126,11 @@ export function readAnnotations(configuration: JsonObject): Record<string, strin
 
 /**
  * What still lives, as a GC is told: `cni.dev/valid-attachments`, or `cni.dev/attachments` as the specification once
- * spelled it. Throws code 7 where there is neither: to take that for "none lives" would strip every running pod.
+ * spelled it; undefined where there is neither. Throws code 7 for what is no such list.
  */
-export function readValidAttachments(configuration: JsonObject): { containerId: string; ifname: string }[] {
+export function readValidAttachments(configuration: JsonObject): { containerId: string; ifname: string }[] | undefined {
   const field = ["cni.dev/valid-attachments", "cni.dev/attachments"].find((name) => configuration[name] !== undefined);
-  if (field === undefined)
-    throw new RemoraError(
-      code.invalidConfig,
-      "cni.dev/valid-attachments is missing: GC needs the list of what still lives, [] where nothing does",
-    );
+  if (field === undefined) return undefined;
   const list = configuration[field] ?? [];
   if (!Array.isArray(list)) throw wrong(field, 'a list of {"containerID", "ifname"}', list);
   return list.map((item: unknown, index) => {
