@@ -7,6 +7,7 @@ import { spawn } from "node:child_process";
 import { join, resolve } from "node:path";
 import { styleText } from "node:util";
 import { type Node, ptp, remora, startNode } from "../e2e/containerd/node.ts";
+import { entry as entryOf, eventually, pins } from "../e2e/containerd/observe.ts";
 import type { Pod } from "../e2e/containerd/pod.ts";
 import { traces } from "../e2e/containerd/traces.ts";
 
@@ -14,8 +15,7 @@ const root = resolve(import.meta.dirname, "..");
 const paint = (style: Parameters<typeof styleText>[0], text: string) =>
   styleText(style, text, { stream: process.stdout });
 const say = (text = "") => process.stdout.write(`${text}\n`);
-const step = (title: string, sentence: string) => say(`\n${paint("bold", title)}\n${sentence}\n`);
-const indented = (text: string) => text.trimEnd().replace(/^(?=.)/gm, "    ");
+const step = (title: string, ...sentences: string[]) => say(`\n${[paint("bold", title), ...sentences].join("\n")}\n`);
 
 /** Shows that something is under way, and how long it took. `work` says nothing itself. */
 async function during<T>(what: string, work: () => Promise<T>): Promise<T> {
@@ -43,85 +43,92 @@ function build(): Promise<void> {
   });
 }
 
-/** Runs a command in a pod and shows the last line of what it said. */
-async function show(pod: Pod, command: string[], meaning: string): Promise<void> {
-  const { stdout, stderr, exitCode } = await pod.exec(...command);
-  const last = `${stdout}${stderr}`
-    .trim()
-    .split("\n")
-    .filter((line) => !/^(round-trip|$)/.test(line))
-    .at(-1);
-  say(`    ${pod.name}$ ${paint("cyan", command.join(" "))}`);
-  say(`        ${last ?? `(exit status ${exitCode})`}${meaning}`);
-}
-
-/** The exit status after Ctrl-C (scratch.ts). */
-const interrupted = 130;
-
-const nodeWide = [{ program: "count", priority: 0 }];
-const clientAnnotations = {
-  "remora.io/programs": "acl",
-  "acl.remora.io/rules": "deny egress tcp any 25",
+const entry = remora({ chain: [{ program: "count", priority: 0 }] });
+const annotations = {
+  client: { "remora.io/programs": "acl", "acl.remora.io/rules": "deny egress tcp any 25" },
+  web: { "remora.io/programs": "acl", "acl.remora.io/rules": "deny ingress udp any 53" },
 };
-const webAnnotations = {
-  "remora.io/programs": "acl",
-  "acl.remora.io/rules": "allow ingress udp 192.0.2.0/24 53; deny ingress udp any 53",
-};
-const manifest = (annotations: Record<string, string>) =>
-  Object.entries(annotations)
-    .map(([name, value]) => `${name}: ${JSON.stringify(value)}`)
-    .join("\n");
 
 async function play(node: Node): Promise<void> {
   step(
-    "1. The node: Remora is one more plugin in the conflist, behind the primary one (ptp here).",
-    "Its `chain` is for every pod of the node: count is the first program that a packet meets.",
+    "1. The node: Remora is one more plugin of the conflist, behind the primary one, here ptp.",
+    "What its `chain` lists is for every pod of the node, whatever the pod asks for: count comes first.",
   );
-  say(indented(JSON.stringify(remora({ chain: nodeWide }), null, 2)));
+  say(oneFieldALine(entry));
 
-  step("2. The pods: two are created over the CRI, as the kubelet does it. What they want, their annotations say.", "");
-  const web = await node.runPod({ name: "web", annotations: webAnnotations });
-  const client = await node.runPod({ name: "client", annotations: clientAnnotations });
+  step(
+    "2. Two pods are created over the CRI, as the kubelet does it. Their annotations ask for acl.",
+    "acl allows and denies by address, protocol and port; each pod has its own, with its own rules.",
+  );
+  const web = await node.runPod({ name: "web", annotations: annotations.web });
+  const client = await node.runPod({ name: "client", annotations: annotations.client });
+  for (const pod of [web, client]) showPod(pod, annotations[pod.name as keyof typeof annotations]);
+
+  step("3. `remora status`: each pod came up with its chain, before its first container was started.");
+  say(status(node));
+
+  step("4. Traffic from client to web: a ping, a page over TCP, and one UDP packet to port 53.");
   await web.run("httpd", "-f", "-h", "/www");
-  for (const [pod, annotations] of [
-    [client, clientAnnotations],
-    [web, webAnnotations],
-  ] as const)
-    say(`    pod ${paint("bold", pod.name)}, ${pod.ip}\n${indented(indented(manifest(annotations)))}`);
+  await show(client, /\d+ packets received/, "ping", "-c", "3", "-i", "0.2", web.ip);
+  await show(client, /hello/, "wget", "-q", "-O", "-", `http://${web.ip}/`);
+  await show(client, undefined, "send", web.ip, "53", "1");
+  await eventually(() => {
+    const { shot } = entryOf(node, web, "ingress", "acl").ended;
+    if (shot !== 1) throw new Error(`acl was to drop one packet, and dropped ${shot}`);
+  });
 
-  step("3. remora status: each pod has its chain already, before any process of its containers ran.", "");
+  step(
+    "5. `remora status` again. The UDP packet reached web's acl and no further (`shot 1`): an annotation",
+    "said so. The rest went through. (The kernel's own packets, such as ARP, are counted as well.)",
+  );
   say(status(node));
 
-  step("4. Traffic between the two.", "");
-  await show(client, ["ping", "-c", "3", "-i", "0.2", web.ip], "");
-  await show(client, ["wget", "-q", "-O", "-", `http://${web.ip}/`], "");
-  await client.exec("send", web.ip, "53", "1");
-  say(`    client$ ${paint("cyan", `send ${web.ip} 53 1`)}`);
-  say("        one UDP packet to port 53, which the annotation of web denies: acl drops it");
-
-  step("5. remora status again: the same chains have counted, and web's acl has ended one packet (shot 1).", "");
-  say(status(node));
-
-  step("6. The pods are deleted: the runtime calls DEL, and nothing stays behind.", "");
-  await client.remove();
-  await web.remove();
-  say(indented(status(node)));
+  step("6. The pods are deleted; at the runtime's DEL Remora takes their chains away.");
+  for (const pod of [client, web]) await pod.remove();
+  if (node.status().length > 0) throw new Error("a chain is still attached");
+  const pinned = pins(node);
+  if (pinned.length > 0) throw new Error(`still pinned: ${pinned.join(", ")}`);
+  say("    No chain is attached any more, and nothing is pinned.");
 }
 
+/** JSON as people write it in a conflist: short, a line for each field. */
+function oneFieldALine(value: Record<string, unknown>): string {
+  const fields = Object.entries(value).map(
+    ([name, field]) => `"${name}": ${JSON.stringify(field, null, 1).replace(/\n\s*/g, " ")}`,
+  );
+  return `    { ${fields.join(",\n      ")} }`;
+}
+
+function showPod(pod: Pod, annotations: Record<string, string>): void {
+  say(`    pod ${paint("bold", pod.name)}, ${pod.ip}`);
+  for (const [name, value] of Object.entries(annotations)) say(`      ${name}: ${JSON.stringify(value)}`);
+}
+
+/** Runs a command in a pod and shows the line of its output that tells. Throws where it fails or there is no such line. */
+async function show(pod: Pod, telling: RegExp | undefined, ...command: string[]): Promise<void> {
+  const { stdout, stderr, exitCode } = await pod.exec(...command);
+  const line = telling ? stdout.split("\n").find((each) => telling.test(each)) : "";
+  if (exitCode !== 0 || line === undefined) throw new Error(`${pod.name}: ${command.join(" ")}: ${stdout}${stderr}`);
+  say(`    ${pod.name}$ ${paint("cyan", command.join(" "))}${line && `\n      ${line}`}`);
+}
+
+/** The page as a person would see it on the node. */
 function status(node: Node): string {
   const { status, stdout, stderr } = node.remora("status");
   if (status !== 0) throw new Error(`remora status: ${stderr}`);
   return stdout.trimEnd();
 }
 
+/** The exit status after Ctrl-C (see scratch.ts). */
+const interrupted = 130;
+
 async function main(): Promise<void> {
-  say(paint("bold", "Remora: a chain of eBPF programs for each pod, behind whichever CNI plugin a cluster runs."));
-  say();
+  say(paint("bold", "Remora: a chain of eBPF programs for each pod, behind whatever CNI plugin a cluster runs."));
   await during("Building (the first time takes minutes)", build);
   let dir: string;
   {
-    using node = await during("Starting a containerd of our own, in namespaces of its own", () =>
-      startNode({ plugins: [ptp(), remora({ chain: nodeWide })] }),
+    using node = await during("Starting a containerd in namespaces of its own, apart from this machine's", () =>
+      startNode({ plugins: [ptp(), entry] }),
     );
     dir = node.dir;
     // Runs behind those that take the node away.
@@ -132,7 +139,7 @@ async function main(): Promise<void> {
   }
   const left = traces(dir);
   if (left.length > 0) throw new Error(`the demo left behind: ${left.join(", ")}`);
-  say("\nEverything is removed: no process, mount, cgroup, pin or file of this demo is left.");
+  say("    Everything is removed: no process, mount, network, cgroup or file of this demo is left.");
 }
 
 try {
