@@ -3,6 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { Direction } from "../plugin/kernel/port.ts";
 import { laboratory } from "./laboratory.ts";
+import { readDecisions } from "./layout.ts";
 import {
   arp,
   authentication,
@@ -374,16 +375,6 @@ const tables: Record<string, Row[]> = {
   ],
 };
 
-/** `struct decisions`: a pair of ingress and egress for each of 32 rules, then for the rest. */
-function decided(words: number[]): string {
-  const rest = ["default", "neighbour", "malformed"];
-  return words
-    .map((count, at) => ({ count, by: at >> 1 < 32 ? `rule ${at >> 1}` : rest[(at >> 1) - 32], egress: at % 2 === 1 }))
-    .filter(({ count }) => count > 0)
-    .map(({ count, by, egress }) => `${count} ${by} ${egress ? "egress" : "ingress"}`)
-    .join(", ");
-}
-
 function settings(rules: string | undefined, byDefault: string | undefined): Record<string, string> {
   return {
     ...(rules === undefined ? {} : { rules }),
@@ -397,7 +388,10 @@ for (const [table, rows] of Object.entries(tables))
       using lab = laboratory();
       const chain = lab.chain([{ program: "acl", entry: `acl_${direction}`, params: settings(rules, byDefault) }]);
       assert.is(chain.run(packet), verdict === "pass" ? next : shot);
-      assert.is(decided(chain.members[0]?.totals("decisions") ?? []), by === "nothing" ? "" : `1 ${by} ${direction}`);
+      assert.is(
+        readDecisions(chain.members[0]?.totals("decisions") ?? []),
+        by === "nothing" ? "" : `1 ${by} ${direction}`,
+      );
     });
 
 test("cut short anywhere, a packet is judged as the whole one or dropped", () => {

@@ -5,6 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { TestRunRequest } from "../plugin/kernel/port.ts";
 import { laboratory } from "./laboratory.ts";
+import { readTotals } from "./layout.ts";
 import {
   arp,
   authentication,
@@ -23,12 +24,6 @@ import {
   vlan,
 } from "./packets.ts";
 
-/** The members of `struct totals`, each three words: packets, wire packets, wire bytes. */
-const classes = [
-  ...["ipv4_tcp", "ipv4_udp", "ipv4_icmp", "ipv4_other"],
-  ...["ipv6_tcp", "ipv6_udp", "ipv6_icmp", "ipv6_other"],
-  ...["arp", "other"],
-];
 const next = -1;
 
 interface Row {
@@ -132,10 +127,7 @@ for (const { what, packet, context, as, wirePackets = 1, wireBytes = packet.leng
     using lab = laboratory();
     const chain = lab.chain([{ program: "count", entry: "count" }]);
     assert.is(chain.run(packet, context), next);
-    const totals = chain.members[0]?.totals("totals") ?? [];
-    const counted = Object.fromEntries(
-      classes.map((name, index) => [name, totals.slice(index * 3, index * 3 + 3)]).filter(([, row]) => row?.[0] !== 0),
-    );
+    const counted = readTotals(chain.members[0]?.totals("totals") ?? []);
     assert.equal(counted, { [as]: [1, wirePackets, wireBytes] });
   });
 

@@ -6,10 +6,17 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Scratch, scratch } from "../e2e/lib/scratch.ts";
+import { type Namespace, type Scratch, scratch } from "../e2e/lib/scratch.ts";
 import { readParameters, setParameter } from "../plugin/catalog/parameters.ts";
 import { createNativeKernel } from "../plugin/kernel/native.ts";
-import { counterLayout, type Fd, type KernelPort, type Stage, type TestRunRequest } from "../plugin/kernel/port.ts";
+import {
+  counterLayout,
+  type Direction,
+  type Fd,
+  type KernelPort,
+  type Stage,
+  type TestRunRequest,
+} from "../plugin/kernel/port.ts";
 
 export interface Wanted {
   /** The program's name: `acl` of `acl.bpf.c`. */
@@ -36,6 +43,8 @@ export interface Laboratory extends Disposable {
   kernel: KernelPort;
   world: Scratch;
   chain(wanted: Wanted[]): Chain;
+  /** Attaches the chain by TCX, until the laboratory is closed. */
+  attach(chain: Chain, namespace: Namespace, ifname: string, direction: Direction): void;
 }
 
 /** TC_ACT_UNSPEC, TC_ACT_OK and TC_ACT_PIPE: what goes on by default. */
@@ -133,6 +142,10 @@ export function laboratory(): Laboratory {
     kernel,
     world,
     chain,
+    attach(chain, { path: netns }, ifname, direction) {
+      const { ifindex } = kernel.findInterface(netns, ifname);
+      keep(kernel.attachTcx({ program: chain.head, netns, ifindex, direction }));
+    },
     [Symbol.dispose]() {
       for (const fd of open.reverse()) kernel.close(fd);
       world[Symbol.dispose]();

@@ -21,25 +21,18 @@
  *
  * What it costs
  * -------------
- * A call and a copy for each header, some 2 to 5 ns, against about 1 ns for direct access to a packet whose layout is
- * known. The helper sees the linear part of the packet only. Where headers lie behind it (some drivers leave them in
- * a page), the cursors return -1 as for a packet that is cut short: remora_pull() and start again, as remora_parse()
- * of packet.h does. Needs Linux 5.3 (bounded loops).
+ * A call and a copy for each header: measured, 20 ns a read where running an empty program takes 40 and reading the
+ * same bytes through packet pointers nothing that can be told. So remora_parse() of packet.h reads the common packet
+ * through pointers, and uses these cursors for the rest.
+ *
+ * The helper sees the linear part of the packet only. Where headers lie behind it (some drivers leave them in a page),
+ * the cursors return -1 as for a packet that is cut short: remora_pull() and start again, as remora_parse() does.
+ * Needs Linux 5.3 (bounded loops).
  */
 #ifndef REMORA_CURSOR_H
 #define REMORA_CURSOR_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+#include "kernel.h"
 
 /* VLAN tags in the packet that are stepped over, and IPv6 extension headers. More are taken for malformed. */
 #define REMORA_MAX_TAGS 4
@@ -84,7 +77,7 @@ static __always_inline bool remora_read(struct remora_cursor *at, void *to, __u3
  */
 static __always_inline bool remora_pull(struct __sk_buff *skb, __u32 reach)
 {
-	__u32 linear = skb->data_end - skb->data;
+	__u64 linear = (unsigned long)skb->data_end - (unsigned long)skb->data;
 
 	if (reach > skb->len)
 		reach = skb->len;

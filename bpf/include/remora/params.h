@@ -53,7 +53,9 @@
 #ifndef REMORA_PARAMS_H
 #define REMORA_PARAMS_H
 
+#ifndef __VMLINUX_H__
 #include <linux/types.h>
+#endif
 
 #if !defined(__bpf__) /* user space, which shares the structs only */
 #define REMORA_TAG(text)

@@ -3,9 +3,7 @@
 #ifndef REMORA_PREFIX_H
 #define REMORA_PREFIX_H
 
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
+#include "kernel.h"
 #include "params.h"
 
 /*

@@ -9,8 +9,7 @@
 #ifndef REMORA_VERDICT_H
 #define REMORA_VERDICT_H
 
-#include <linux/bpf.h>
-#include <linux/pkt_cls.h>
+#include "kernel.h"
 
 enum remora_verdict {
 	REMORA_NEXT = TC_ACT_UNSPEC,

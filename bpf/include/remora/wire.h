@@ -28,7 +28,7 @@ static __always_inline __u64 remora_wire_bytes(struct __sk_buff *skb, const stru
 	__u32 segments = skb->gso_segs;
 	__u32 headers;
 
-	if (skb->wire_len >= skb->len)
+	if (skb->wire_len > bytes)
 		return skb->wire_len;
 	if (segments <= 1 || !packet->has_transport)
 		return bytes;

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The members of the maps' values, in the order of the C structs, for tests that read them. */
+
+/** `struct totals` of count: three words each. */
+export const counted = [
+  ...["ipv4_tcp", "ipv4_udp", "ipv4_icmp", "ipv4_other"],
+  ...["ipv6_tcp", "ipv6_udp", "ipv6_icmp", "ipv6_other"],
+  ...["arp", "other"],
+] as const;
+
+/** What was counted, by class: packets, wire packets, wire bytes. Classes without packets are left out. */
+export function readTotals(words: number[]): Record<string, number[]> {
+  const rows = counted.map((name, index) => [name, words.slice(index * 3, index * 3 + 3)] as const);
+  return Object.fromEntries(rows.filter(([, row]) => row[0] !== 0));
+}
+
+const maxRules = 32;
+const withoutRule = ["default", "neighbour", "malformed"];
+
+/** `struct decisions` of acl, a pair of ingress and egress each: `1 rule 0 ingress, 3 default egress`. */
+export function readDecisions(words: number[]): string {
+  const what = (at: number) => (at < maxRules ? `rule ${at}` : withoutRule[at - maxRules]);
+  return words
+    .map((count, at) => ({ count, text: `${count} ${what(at >> 1)} ${at % 2 ? "egress" : "ingress"}` }))
+    .filter(({ count }) => count > 0)
+    .map(({ text }) => text)
+    .join(", ");
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Real packets between two namespaces, through a chain of count and acl: on veth, and on a device without Ethernet headers. */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { type Namespace, run } from "../e2e/lib/scratch.ts";
+import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
+import { readDecisions, readTotals } from "./layout.ts";
+import { ethernet, extension, ipv4, ipv6, tcp, udp } from "./packets.ts";
+
+const four = ["10.9.0.1", "10.9.0.2"] as const;
+const six = ["fd00:9::1", "fd00:9::2"] as const;
+
+type Pair = [a: Namespace, b: Namespace];
+
+/** Two namespaces, each with the device `pod0`. */
+function ethernetPair(lab: Laboratory): Pair {
+  const [a, b] = [lab.world.namespace(), lab.world.namespace()];
+  const end = (namespace: Namespace, index: 0 | 1) => ({
+    namespace,
+    ifname: "pod0",
+    addresses: [`${four[index]}/24`, `${six[index]}/64`],
+  });
+  lab.world.veth(end(a, 0), end(b, 1));
+  return [a, b];
+}
+
+/** The same, where `pod0` is a tunnel that carries bare IP (VXLAN-GPE), as netkit in L3 mode and tun do. */
+function bareIpPair(lab: Laboratory): Pair {
+  const pair: Pair = [lab.world.namespace(), lab.world.namespace()];
+  const outer = ["192.168.7.1", "192.168.7.2"] as const;
+  lab.world.veth(
+    { namespace: pair[0], ifname: "wire", addresses: [`${outer[0]}/24`] },
+    { namespace: pair[1], ifname: "wire", addresses: [`${outer[1]}/24`] },
+  );
+  for (const [index, namespace] of pair.entries()) {
+    const [own, peer] = index === 0 ? ([0, 1] as const) : ([1, 0] as const);
+    const ip = (text: string) => namespace.exec("ip", ...text.split(" "));
+    ip("link add pod0 type vxlan external gpe dstport 4790");
+    for (const address of [`${four[own]}/24`, `${six[own]}/64 nodad`]) ip(`addr add ${address} dev pod0`);
+    ip("link set pod0 mtu 1400 up");
+    ip(`route add ${four[peer]}/32 encap ip id 5 dst ${outer[peer]} dev pod0`);
+    ip(`-6 route add ${six[peer]}/128 encap ip id 5 dst ${outer[peer]} dev pod0`);
+  }
+  return pair;
+}
+
+const ping = (seconds: number) => (from: Namespace, to: string) =>
+  spawnSync("ip", ["netns", "exec", from.name, "ping", "-c", "1", "-W", String(seconds), to]).status === 0;
+const reaches = ping(10);
+/** A second is enough for what comes back at once, or not at all. */
+const reachesSoon = ping(1);
+
+/** Sends bytes over TCP; returns how many arrived. */
+async function transfer(from: Namespace, to: Namespace, address: string, bytes: number): Promise<number> {
+  const server = spawn(
+    "ip",
+    [
+      ...["netns", "exec", to.name, process.execPath, "-e"],
+      `let total = 0;
+       const server = require("net").createServer((socket) => {
+         socket.on("data", (data) => { total += data.length; });
+         socket.on("end", () => { console.log(total); socket.end(); server.close(); });
+       }).listen(5001, "::", () => console.log("listening"));`,
+    ],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  try {
+    const ended = once(server, "close");
+    let output = "";
+    server.stdout.on("data", (data) => {
+      output += data;
+    });
+    await once(server.stdout, "data");
+    from.exec(
+      process.execPath,
+      "-e",
+      `require("net").connect(5001, ${JSON.stringify(address)}, function () { this.end(Buffer.alloc(${bytes})); }).resume();`,
+    );
+    await ended;
+    return Number(output.split("\n")[1]);
+  } finally {
+    server.kill();
+  }
+}
+
+const totalsOf = (chain: Chain) => readTotals(chain.members[0]?.totals("totals") ?? []);
+const decisionsOf = (chain: Chain) => readDecisions(chain.members[1]?.totals("decisions") ?? []);
+
+function guard(lab: Laboratory, entry: "acl_ingress" | "acl_egress", params: Record<string, string>): Chain {
+  return lab.chain([
+    { program: "count", entry: "count" },
+    { program: "acl", entry, params },
+  ]);
+}
+
+for (const { device, pair, header } of [
+  { device: "veth", pair: ethernetPair, header: 14 },
+  { device: "a device without Ethernet headers", pair: bareIpPair, header: 0 },
+]) {
+  test(`${device}: what a rule denies is dropped in both directions, the rest passes, and all of it counts`, () => {
+    using lab = laboratory();
+    const [a, b] = pair(lab);
+    const ingress = guard(lab, "acl_ingress", { rules: `deny icmp ${four[0]}`, default_action: "allow" });
+    lab.attach(ingress, b, "pod0", "ingress");
+    assert.not.ok(reachesSoon(a, four[1]));
+    assert.ok(reaches(a, six[1]));
+    assert.match(decisionsOf(ingress), /\b1 rule 0 ingress/);
+    const totals = totalsOf(ingress);
+    assert.equal(totals.ipv4_icmp, [1, 1, header + 84]);
+    assert.ok((totals.ipv6_icmp?.[0] ?? 0) >= 1);
+
+    const egress = guard(lab, "acl_egress", { rules: `deny icmpv6 ${six[1]}`, default_action: "allow" });
+    lab.attach(egress, a, "pod0", "egress");
+    assert.not.ok(reachesSoon(a, six[1]));
+    assert.match(decisionsOf(egress), /\b[1-9]\d* rule 0 egress/);
+  });
+
+  test(`${device}: with a default of deny, only what a rule names passes, and neighbours still find each other`, async () => {
+    using lab = laboratory();
+    const [a, b] = pair(lab);
+    const params = { rules: "allow ingress tcp any 5001; allow egress tcp any sport 5001", default_action: "deny" };
+    const chains = [guard(lab, "acl_ingress", params), guard(lab, "acl_egress", params)] as const;
+    lab.attach(chains[0], b, "pod0", "ingress");
+    lab.attach(chains[1], b, "pod0", "egress");
+    assert.not.ok(reachesSoon(a, four[1]));
+    assert.not.ok(reachesSoon(a, six[1]));
+    for (const address of [four[1], six[1]]) assert.is(await transfer(a, b, address, 1000), 1000);
+    assert.match(decisionsOf(chains[0]), /\d+ rule 0 ingress.* \d+ default ingress/);
+    assert.match(decisionsOf(chains[1]), /\d+ rule 1 egress/);
+  });
+
+  test(`${device}: a TCP stream has as many packets and bytes on the wire at its end as at its beginning`, async () => {
+    using lab = laboratory();
+    const [a, b] = pair(lab);
+    const [sent, received] = [0, 1].map(() => lab.chain([{ program: "count", entry: "count" }])) as [Chain, Chain];
+    lab.attach(sent, a, "pod0", "egress");
+    lab.attach(received, b, "pod0", "ingress");
+    const bytes = 2_000_000;
+    for (const address of [four[1], six[1]]) assert.is(await transfer(a, b, address, bytes), bytes);
+    for (const name of ["ipv4_tcp", "ipv6_tcp"]) {
+      const [begin = [], end = []] = [totalsOf(sent)[name], totalsOf(received)[name]];
+      assert.equal(end.slice(1), begin.slice(1), name);
+      const [runs = 0, packets = 0, wire = 0] = end;
+      assert.ok(packets > 2 * runs, `${name}: ${runs} runs for ${packets} packets, where GSO was expected`);
+      // Each has headers of its own: 20 or 40 bytes of IP, 32 of TCP with timestamps, a few more in the handshake.
+      const headers = packets * (header + (name === "ipv4_tcp" ? 20 : 40) + 32);
+      const payload = wire - headers;
+      // Something may be sent twice.
+      assert.ok(payload > bytes - 100 && payload < 1.02 * bytes, `${name}: ${wire} bytes in ${packets} packets`);
+    }
+  });
+}
+
+test("headers behind the linear part are read as well, and what is cut short on a wire is dropped", () => {
+  using lab = laboratory();
+  const [a, b] = ethernetPair(lab);
+  for (const end of [a, b]) end.exec("ip", "link", "set", "pod0", "mtu", "9000");
+  const helper = join(lab.world.dir, "frame");
+  run("gcc", "-Wall", "-Wextra", "-Werror", "-o", helper, join(import.meta.dirname, "fixtures/frame.c"));
+  const chain = guard(lab, "acl_ingress", { rules: "deny udp 10.0.0.0/8 7; allow tcp", default_action: "deny" });
+  lab.attach(chain, b, "pod0", "ingress");
+  // Stragglers of the kernel's own (router solicitations, multicast reports) are told apart by their decision.
+  const decided = (decision: string) =>
+    Number(new RegExp(`(\\d+) ${decision} ingress`).exec(decisionsOf(chain))?.[1] ?? 0);
+  const page = Buffer.alloc(5000);
+  for (const { what, frame, decision } of [
+    { what: "UDP over IPv4", frame: ethernet(ipv4({}, udp({ destination: 7 }, page))), decision: "rule 0" },
+    { what: "TCP over IPv6", frame: ethernet(ipv6({}, extension("hopByHop", tcp({}, page), 64))), decision: "rule 1" },
+    { what: "half an IPv4 header", frame: ethernet(ipv4({}, tcp())).subarray(0, 24), decision: "malformed" },
+    { what: "an Ethernet header alone", frame: ethernet(ipv6({}, tcp())).subarray(0, 14), decision: "malformed" },
+  ]) {
+    const before = decided(decision);
+    const sent = spawnSync("ip", ["netns", "exec", a.name, helper, "pod0"], { input: frame, encoding: "utf8" });
+    assert.is(sent.status, 0, sent.stderr);
+    assert.is(decided(decision), before + 1, what);
+  }
+});
+
+test.run();
