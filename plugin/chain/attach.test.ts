@@ -14,7 +14,7 @@ import { type ChainPlan, type PlanInput, plan } from "./plan.ts";
 
 const pins = pinsOf(bpffs, id);
 
-/** Both directions, shared maps, a map pinned by name, an inner PROG_ARRAY: something of everything. */
+/** Both directions, shared maps, a map pinned by name, an inner PROG_ARRAY, a map of the node: something of everything. */
 function richPlan(kernel: FakeKernel, change: Partial<PlanInput> = {}): ChainPlan {
   const selected = [
     select(kernel, "plain", { maps: [{ name: "hits" }], parameters: ["rate"] }),
@@ -26,6 +26,7 @@ function richPlan(kernel: FakeKernel, change: Partial<PlanInput> = {}): ChainPla
       ],
     }),
     select(kernel, "l3af", { maps: [{ name: "next.map", type: "prog_array" }], directions: ["egress"] }),
+    select(kernel, "guard", { maps: [{ name: "deny.list" }], change: { mapScopes: { "deny.list": "node" } } }),
   ];
   return plan(input(kernel, selected, change));
 }
@@ -49,13 +50,14 @@ test("a chain in each direction, its state pinned, no descriptor left", () => {
   assert.equal(
     ingress.map(({ name, position, length, countHead }) => [name, position, length, countHead]),
     [
-      ["plain", 0, 2, true],
-      ["pair", 1, 2, false],
+      ["plain", 0, 3, true],
+      ["pair", 1, 3, false],
+      ["guard", 2, 3, false],
     ],
   );
   assert.equal(
     egress.map(({ entries }) => entries[0]?.function),
-    ["handle", "to", "handle"],
+    ["handle", "to", "handle", "handle"],
   );
   const below = (path: string) => path.slice(pins.directory.length + 1);
   assert.equal(

@@ -6,7 +6,8 @@
  *  2. the folder is made. It claims the attachment: a DEL that comes from now on takes it away, and this ADD fails at its
  *     next pin instead of leaving a chain that nobody would remove.
  *     A crash leaves an empty folder, whose name says whose it is.
- *  3. maps and stages are loaded; the verifier has its say. All of it lives in descriptors: a crash leaves no more than 2.
+ *  3. maps and stages are loaded; the verifier has its say. All of it lives in descriptors, but maps of scope node, which are
+ *     pinned at once: a crash leaves no more than those and 2.
  *  4. the generation is pinned, then the record with the program ids. A crash leaves pins that no packet runs through.
  *  5. links are attached, and pinned last. A link without a pin dies with this process.
  *
@@ -15,12 +16,22 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, directions, KernelError, type KernelPort } from "../kernel/port.ts";
-import { detach, removeEmptyParents } from "./detach.ts";
+import { type Direction, directions, KernelError, type KernelPort, type Stage } from "../kernel/port.ts";
+import type { CatalogProgram } from "../model.ts";
+import { detach, removeShared } from "./detach.ts";
+import { ensureDirectory } from "./folders.ts";
 import { type Generation, loadGeneration, mapsToPin, pinGeneration } from "./generation.ts";
+import { nodeMapsOf } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf } from "./pins.ts";
 import { type ChainPlan, plannedDirections } from "./plan.ts";
-import { type AttachmentRecord, type RecordedChain, recordedNamespace, recordFormat, writeRecord } from "./record.ts";
+import {
+  type AttachmentRecord,
+  type RecordedChain,
+  type RecordedStage,
+  recordedNamespace,
+  recordFormat,
+  writeRecord,
+} from "./record.ts";
 import { Attempts, Handles, Undo } from "./undo.ts";
 
 /** How often the folders above are made again when a DEL beside us has removed them as empty. */
@@ -42,7 +53,7 @@ export function attach(kernel: KernelPort, plan: ChainPlan, report: (error: unkn
   try {
     claim(kernel, pins, undo);
     const generation = loadGeneration(kernel, plan, handles);
-    pinGeneration(kernel, generation, pins, plan.generation, undo);
+    pinGeneration(kernel, plan, generation, pins, undo);
     writeRecord(kernel, pins, recordOf(plan, generation), undo);
     for (const direction of directions) link(kernel, plan, generation, direction, pins, handles, undo);
   } catch (error) {
@@ -55,7 +66,7 @@ export function attach(kernel: KernelPort, plan: ChainPlan, report: (error: unkn
 function claim(kernel: KernelPort, pins: AttachmentPins, undo: Undo): void {
   undo.push(() => {
     const attempts = new Attempts();
-    removeEmptyParents(kernel, pins, attempts);
+    removeShared(kernel, pins, attempts);
     attempts.finish();
   });
   for (let round = 1; ; round++) {
@@ -74,22 +85,6 @@ function claim(kernel: KernelPort, pins: AttachmentPins, undo: Undo): void {
     }
   }
   undo.push(() => kernel.removeDirectory(pins.directory));
-}
-
-/** Makes a folder, and those above it that are missing. */
-function ensureDirectory(kernel: KernelPort, path: string): void {
-  for (const parentMade of [false, true]) {
-    try {
-      kernel.makeDirectory(path);
-      return;
-    } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-      if (error.code === "EEXIST") return;
-      const parent = path.slice(0, path.lastIndexOf("/"));
-      if (error.code !== "ENOENT" || parentMade || parent === "") throw error;
-      ensureDirectory(kernel, parent);
-    }
-  }
 }
 
 function link(
@@ -141,6 +136,16 @@ function recordOf(plan: ChainPlan, generation: Generation): AttachmentRecord {
   };
 }
 
+function recordedMaps(stage: Stage, program: CatalogProgram): RecordedStage["maps"] {
+  const shared = nodeMapsOf(program);
+  return [
+    ...mapsToPin(stage, program).map(({ name, id }) => ({ name, id, scope: "pod" as const })),
+    ...stage.maps
+      .filter(({ name }) => shared.includes(name))
+      .map(({ name, id }) => ({ name, id, scope: "node" as const })),
+  ];
+}
+
 function recordedChain(plan: ChainPlan, generation: Generation, direction: Direction): RecordedChain {
   const loaded = generation[direction];
   if (!loaded) throw new Error(`the ${direction} chain was planned and not loaded`);
@@ -165,7 +170,7 @@ function recordedChain(plan: ChainPlan, generation: Generation, direction: Direc
           params: selected.shown,
           nodeWide: selected.nodeWide,
         })),
-        maps: mapsToPin(stage).map(({ name, id }) => ({ name, id })),
+        maps: recordedMaps(stage, planned.entries[0].selected.program),
       };
     }),
   };

@@ -12,7 +12,7 @@ import { code, RemoraError } from "../errors.ts";
 import { type Direction, directions, type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { u32 } from "./generation.ts";
-import { type AttachmentPins, pinsOf } from "./pins.ts";
+import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
 import {
   type AttachmentRecord,
   type RecordedChain,
@@ -90,9 +90,11 @@ function checkChain(
     checkSlot(kernel, array, direction, position, stage);
   });
   openMap(kernel, paths.counters, `the ${direction} counters are`, chain.countersId, handles);
-  chain.stages.forEach(({ maps }, position) => {
-    for (const { name, id } of maps)
-      openMap(kernel, paths.map(position, name), `map ${name} of ${direction} position ${position} is`, id, handles);
+  chain.stages.forEach(({ entries: [entry], maps }, position) => {
+    for (const { name, id, scope } of maps) {
+      const path = scope === "node" ? nodeMapPins(pins.root, entry?.program).map(name) : paths.map(position, name);
+      openMap(kernel, path, `map ${name} of ${direction} position ${position} is`, id, handles);
+    }
   });
 }
 

@@ -5,7 +5,8 @@ import { directions, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { type Found, findAttachments, findInNetwork, holdsOnlyOurs } from "./attachments.ts";
 import { removeAttachment } from "./detach.ts";
-import { attachmentName, encodeName } from "./pins.ts";
+import { releaseNodeMaps } from "./node-maps.ts";
+import { attachmentName, encodeName, rootOf } from "./pins.ts";
 import { type AttachmentRecord, readRecord, recordedNamespace } from "./record.ts";
 import { messageOf } from "./undo.ts";
 
@@ -63,6 +64,8 @@ export function collect(
     };
     consider(kernel, found, reason, collected, dryRun);
   }
+  // A killed ADD may have left maps of scope node that no attachment's removal has found.
+  if (!dryRun && kernel.isBpffs(rootOf(bpffs))) releaseNodeMaps(kernel, bpffs);
   return collected;
 }
 

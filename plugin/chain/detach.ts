@@ -7,6 +7,8 @@
 
 import { type Direction, directions, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
+import { removeIfEmpty } from "./folders.ts";
+import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf, requireInside } from "./pins.ts";
 import { Attempts } from "./undo.ts";
 
@@ -36,22 +38,15 @@ export function removeAttachment(kernel: KernelPort, pins: AttachmentPins): bool
   // Links first: from then on no packet runs through the rest.
   if (found) for (const direction of directions) attempts.try(() => unlink(kernel, pins, direction));
   removeTree(kernel, pins.root, pins.directory, attempts);
-  removeEmptyParents(kernel, pins, attempts);
+  removeShared(kernel, pins, attempts);
   attempts.finish();
   return found;
 }
 
-/** Removes the folders above an attachment as far as they are empty. */
-export function removeEmptyParents(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
-  for (const path of [pins.network, pins.root])
-    attempts.try(() => {
-      try {
-        kernel.removeDirectory(path);
-      } catch (error) {
-        // Other attachments are in it, or it is where the bpffs is mounted.
-        if (!is(error, "ENOTEMPTY", "EBUSY")) throw error;
-      }
-    });
+/** Removes what an attachment has had together with others, as far as it was the last: node-wide maps, the folders above. */
+export function removeShared(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
+  attempts.try(() => releaseNodeMaps(kernel, pins.root));
+  for (const path of [pins.network, pins.root]) attempts.try(() => removeIfEmpty(kernel, path));
 }
 
 /** The pin goes in any case: with the last reference the kernel detaches the link by itself. */

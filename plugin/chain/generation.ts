@@ -4,9 +4,11 @@
  * Until it is pinned it lives in this process' descriptors alone: a crash leaves nothing of it.
  */
 
+import { code, RemoraError } from "../errors.ts";
 import type { KernelPort, Stage, StageRequest } from "../kernel/port.ts";
 import { counterLayout, type Direction, directions, type Fd, KernelError } from "../kernel/port.ts";
-import type { Selected } from "../model.ts";
+import type { CatalogProgram, Selected } from "../model.ts";
+import { nodeMapsOf, openNodeMaps, pinNodeMaps } from "./node-maps.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlan, type PlannedStage, plannedDirections } from "./plan.ts";
 import type { Handles, Undo } from "./undo.ts";
@@ -73,7 +75,9 @@ export function loadGeneration(kernel: KernelPort, plan: ChainPlan, handles: Han
     };
     generation[direction] = loaded;
     stages.forEach((stage, position) => {
-      loaded.stages.push(loadStage(kernel, { direction, position, stage, length: stages.length }, generation, handles));
+      loaded.stages.push(
+        loadStage(kernel, plan, { direction, position, stage, length: stages.length }, generation, handles),
+      );
     });
     loaded.stages.forEach(({ program }, position) => {
       kernel.updateMap(chain, u32(position), u32(program));
@@ -84,6 +88,7 @@ export function loadGeneration(kernel: KernelPort, plan: ChainPlan, handles: Han
 
 function loadStage(
   kernel: KernelPort,
+  plan: ChainPlan,
   place: { direction: Direction; position: number; stage: PlannedStage; length: number },
   generation: Generation,
   handles: Handles,
@@ -91,7 +96,7 @@ function loadStage(
   const { direction, position, stage, length } = place;
   const own = generation[direction] as LoadedChain;
   const [{ selected, function: name }] = stage.entries;
-  const request: StageRequest = {
+  const request: Omit<StageRequest, "reuse"> = {
     object: selected.program.object,
     name: selected.program.name,
     entries: stage.entries.map((entry) => ({ function: entry.function, parameters: entry.selected.parameters })),
@@ -102,19 +107,28 @@ function loadStage(
     chain: own.chain,
     counters: own.counters,
     countHead: stage.countHead,
-    reuse: sharedMaps(stage, generation),
   };
-  let loaded: Stage;
-  try {
-    loaded = kernel.loadStage(request);
-  } catch (error) {
-    if (error instanceof KernelError) throw new EntryFailed(selected, direction, name, error);
-    throw error;
+  const shared = sharedMaps(stage, generation);
+  for (let round = 1; ; round++) {
+    const ofNode = openNodeMaps(kernel, plan.bpffs, selected.program, handles);
+    const reuse = [...ofNode, ...shared.filter((map) => !ofNode.some(({ name }) => name === map.name))];
+    let loaded: Stage;
+    try {
+      loaded = kernel.loadStage({ ...request, reuse });
+    } catch (error) {
+      if (error instanceof KernelError) throw new EntryFailed(selected, direction, name, error);
+      throw error;
+    }
+    handles.own(loaded.program);
+    for (const { fd } of loaded.maps) handles.own(fd);
+    if (pinNodeMaps(kernel, plan.bpffs, selected.program, loaded, ofNode)) return loaded;
+    if (round === rounds)
+      throw new RemoraError(code.tryAgainLater, `the maps that pods share of ${selected.program.name} keep changing`);
   }
-  handles.own(loaded.program);
-  for (const { fd } of loaded.maps) handles.own(fd);
-  return loaded;
 }
+
+/** How often a stage is loaded again because another ADD was faster to pin a map that pods share. */
+const rounds = 10;
 
 /** Everything but the parameters, which each direction has on its own (they are equal, and frozen). */
 function sharedMaps({ sharesMapsWith }: PlannedStage, generation: Generation): StageRequest["reuse"] {
@@ -128,18 +142,19 @@ function sharedMaps({ sharesMapsWith }: PlannedStage, generation: Generation): S
 
 /**
  * The maps of a stage that must have a pin: those that asked for one, and PROG_ARRAYs of the program's own, which the
- * kernel would empty with the loader's last descriptor.
+ * kernel would empty with the loader's last descriptor. Maps of scope node have theirs already.
  */
-export function mapsToPin(stage: Stage): Stage["maps"] {
-  return stage.maps.filter(({ pinned, type }) => pinned || type === "prog_array");
+export function mapsToPin(stage: Stage, program: CatalogProgram | undefined): Stage["maps"] {
+  const ofNode = program ? nodeMapsOf(program) : [];
+  return stage.maps.filter(({ name, pinned, type }) => (pinned || type === "prog_array") && !ofNode.includes(name));
 }
 
 /** Pins a generation below its attachment's folder, which is there. */
 export function pinGeneration(
   kernel: KernelPort,
+  plan: ChainPlan,
   generation: Generation,
   pins: AttachmentPins,
-  number: number,
   undo: Undo,
 ): void {
   const directory = (path: string): void => {
@@ -150,15 +165,17 @@ export function pinGeneration(
     kernel.pin(fd, path);
     undo.push(() => kernel.removePin(path));
   };
-  if (Object.keys(generation).length > 0) directory(pins.generation(number));
+  if (Object.keys(generation).length > 0) directory(pins.generation(plan.generation));
   for (const direction of directions) {
     const loaded = generation[direction];
     if (!loaded) continue;
-    const paths = pins.direction(number, direction);
+    const paths = pins.direction(plan.generation, direction);
     directory(paths.directory);
     pin(loaded.chain, paths.chain);
     pin(loaded.counters, paths.counters);
-    const kept = loaded.stages.map(mapsToPin);
+    const kept = loaded.stages.map((stage, position) =>
+      mapsToPin(stage, plan.stages[direction][position]?.entries[0].selected.program),
+    );
     if (kept.some((maps) => maps.length > 0)) directory(paths.maps);
     kept.forEach((maps, position) => {
       if (maps.length > 0) directory(paths.mapsOf(position));

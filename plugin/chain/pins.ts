@@ -8,6 +8,7 @@
  *         g<N>/<direction>/counters             per-CPU counters, a row per position
  *         g<N>/<direction>/maps/<position>/<map>
  *         link_<direction>                      the bpf_link of the chain's first stage
+ *     <root>/node/<program>/<map>               maps that all pods share
  *
  * Names are readable where they can be and reversible where they must not be readable: bpffs refuses dots, and a name
  * ends at 255 bytes, so that a longer container id is cut and carries a digest; the record then holds the whole one.
@@ -130,6 +131,16 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
       };
     },
   };
+}
+
+/** The paths of the maps that all pods share, of one program. A network called `node` may stand beside: its folders hold a colon. */
+export function nodeMapPins(
+  bpffs: string,
+  program = "",
+): { root: string; directory: string; map(name: string): string } {
+  const root = `${rootOf(bpffs)}/node`;
+  const directory = `${root}/${encodeName(program)}`;
+  return { root, directory, map: (name) => `${directory}/${encodeName(name)}` };
 }
 
 /** The name of an attachment's folder in its network's. */

@@ -113,7 +113,6 @@ test("what is not supported yet is refused with the reason", () => {
   for (const [made, words] of [
     [input(kernel, [], { config: clsact }), /clsact.*not supported yet/],
     [input(kernel, [select(kernel, "guard", { select: { at: "host" } })]), /guard: at: host is not supported yet/],
-    [input(kernel, [select(kernel, "deny", { change: { mapScopes: { list: "node" } } })]), /deny:.*node.*list/],
   ] as const) {
     const { code, message } = refusal(() => plan(made));
     assert.is(code, 113);

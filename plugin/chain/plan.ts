@@ -174,19 +174,11 @@ function refuseUnsupported({ config, selected }: PlanInput): void {
       code.unsupported,
       'hook: "clsact" is not supported yet; "auto" and "tcx" attach by TCX links, which need Linux 6.6',
     );
-  for (const { program, at, directions: wanted } of selected) {
+  for (const { program, at, directions: wanted } of selected)
     if (at === "host" && wanted.includes("egress"))
       throw new RemoraError(
         code.unsupported,
         `${program.name}: at: host is not supported yet, so its egress side cannot stand on the host's end of the pair; ` +
           "it is not moved into the pod, where a process with CAP_NET_RAW could send past it. Use at: pod, or leave it out",
       );
-    const shared = Object.keys(program.mapScopes).filter((map) => program.mapScopes[map] === "node");
-    if (shared.length > 0)
-      throw new RemoraError(
-        code.unsupported,
-        `${program.name}: maps of scope node are not supported yet, and its manifest asks for ${shared.join(", ")}; ` +
-          "only scope pod is",
-      );
-  }
 }

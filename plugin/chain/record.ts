@@ -42,8 +42,8 @@ export interface RecordedStage {
   proceedOn: number[];
   failurePolicy: FailurePolicy;
   entries: RecordedEntry[];
-  /** The maps that are pinned below this position. */
-  maps: { name: string; id: number }[];
+  /** The maps that are pinned: below this position, or for all pods of the node. */
+  maps: { name: string; id: number; scope: "pod" | "node" }[];
 }
 export interface RecordedEntry {
   program: string;

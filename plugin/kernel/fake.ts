@@ -283,7 +283,7 @@ export class FakeKernel implements KernelPort {
     const maps = object.info.maps.map((map) => {
       const reused = request.reuse.find(({ name }) => name === map.name);
       const backing = reused
-        ? this.#held("loadStage", reused.fd, "map")
+        ? this.#compatible(map, this.#held("loadStage", reused.fd, "map"))
         : this.#newMap({ ...map, type: map.type, name: map.name.slice(0, 15) });
       return { map, backing };
     });
@@ -500,6 +500,22 @@ export class FakeKernel implements KernelPort {
     const found = this.#objects.get(object.toString());
     if (!found) throw new KernelError(operation, "EREFUSED", "not an ELF file");
     return found;
+  }
+
+  #compatible(wanted: ObjectMap, offered: FakeMap): FakeMap {
+    const { type, keySize, valueSize, maxEntries } = offered.spec;
+    if (
+      type === wanted.type &&
+      keySize === wanted.keySize &&
+      valueSize === wanted.valueSize &&
+      maxEntries === wanted.maxEntries
+    )
+      return offered;
+    throw new KernelError(
+      "loadStage",
+      "EREFUSED",
+      `map "${wanted.name}" cannot be used again: its type or sizes differ`,
+    );
   }
 
   #newMap(spec: FakeMap["spec"]): FakeMap {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * STATUS: whether an ADD could work. It names the first reason why not: no bpffs, BPF not permitted, a program directory
- * that is not to be trusted, a node-wide program that cannot be had. A program that may be missing is no reason.
+ * that is not to be trusted, a node-wide chain that cannot be had or planned. A program that may be missing is no reason.
  */
 
 import { openCatalog } from "../catalog/catalog.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
+import { type PlanInput, plan } from "../chain/plan.ts";
 import type { StatusRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
@@ -20,7 +21,8 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
     const catalog = await openCatalog(config.programDirs, kernel);
     for (const { state } of catalog.directories) if (state instanceof RemoraError) throw state;
     // The node-wide chain, as an ADD of a pod without wishes of its own would select it.
-    select({ config, annotations: undefined, pod: null, catalog });
+    const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
+    plan({ ...anywhere, config, selected, missing });
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     throw new RemoraError(code.notAvailable, `no pod could be given its chain: ${error.message}`, {
@@ -29,6 +31,14 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
     });
   }
 }
+
+/** What a plan needs to know of a pod, and does not look at. */
+const anywhere: Pick<PlanInput, "id" | "netns" | "interface" | "pod"> = {
+  id: { network: "", containerId: "", ifname: "" },
+  netns: "",
+  interface: { ifindex: 0, mac: "", mtu: 0, namespace: { dev: 0n, ino: 0n, cookie: 0n } },
+  pod: null,
+};
 
 /** Makes the map that every chain begins with, and lets go of it. */
 function requireBpf(kernel: KernelPort): void {

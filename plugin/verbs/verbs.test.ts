@@ -270,6 +270,9 @@ test("STATUS: fine, and each reason why not", async () => {
   // Where it may be missing, ADD works without.
   await it.verbs.status(it.request({ config: { chain: chain("gone"), failurePolicy: "open" } }));
 
+  const tooLong = it.request({ config: { chain: chain(...new Array(33).fill("a")) } });
+  assert.match((await refusal(it.verbs.status(tooLong))).message, /at most 32/);
+
   chmodSync(it.programs, 0o777);
   const untrusted = await refusal(it.verbs.status(it.request()));
   assert.is(untrusted.code, code.notAvailable);
