@@ -4,7 +4,7 @@
  * inputs have not changed since it last ran does nothing.
  */
 import { spawnSync } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { command } from "./make/command.ts";
 import { launcherStep } from "./make/launcher.ts";
@@ -16,7 +16,10 @@ const root = resolve(import.meta.dirname, "..");
 
 const types: Step = {
   name: "types",
-  inputs: ["tsconfig.json", "package-lock.json", "plugin", "native", "bpf", "conflist", "e2e", "scripts", "bench"],
+  inputs: [
+    ...["package.json", "package-lock.json", "tsconfig.json"],
+    ...(JSON.parse(readFileSync(join(root, "tsconfig.json"), "utf8")).include as string[]),
+  ],
   outputs: [],
   run: () => void command("node_modules/.bin/tsc", ["-p", ".", "--pretty", "false"], root),
 };
