@@ -20,7 +20,8 @@ sources=(
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=$here/build
-prefix=$build/vendor
+final=$build/vendor
+prefix=$build/vendor.new # takes the final name when it is whole
 work=$build/vendor-work
 
 say() { printf 'vendor: %s\n' "$*" >&2; }
@@ -31,7 +32,10 @@ exec 9>"$build/vendor.lock"
 flock 9
 
 stamp=$(sha256sum "${BASH_SOURCE[0]}" | cut -d' ' -f1)" ${LIBBPF_SRC:-}"
-if [[ -f $prefix/stamp && $(<"$prefix/stamp") == "$stamp" ]]; then exit 0; fi
+if [[ -f $final/stamp && $(<"$final/stamp") == "$stamp" ]]; then exit 0; fi
+if [[ -n ${LIBBPF_SRC:-} && ! -f $LIBBPF_SRC/src/libbpf.c ]]; then
+  die "LIBBPF_SRC=$LIBBPF_SRC is no libbpf tree: it has no src/libbpf.c"
+fi
 
 # The first mirror of the machine's own apt sources, deb822 or one-line; Ubuntu's mirrors do not carry Debian's suites.
 mirror() {
@@ -88,7 +92,6 @@ for source in "${sources[@]}"; do
   read -r package file digest <<<"$source"
   mkdir "$work/src/$package"
   if [[ $package == libbpf && -n ${LIBBPF_SRC:-} ]]; then
-    [[ -f $LIBBPF_SRC/src/libbpf.c ]] || die "LIBBPF_SRC=$LIBBPF_SRC is no libbpf tree: it has no src/libbpf.c"
     cp -r "$LIBBPF_SRC/." "$work/src/libbpf/"
     continue
   fi
@@ -118,7 +121,7 @@ build_libelf() {
 }
 build_libbpf() {
   cd "$work/src/libbpf/src" &&
-    make -j"$jobs" BUILD_STATIC_ONLY=1 NO_PKG_CONFIG=1 OBJDIR="$work/src/libbpf-objects" DESTDIR= PREFIX="$prefix" \
+    make -j"$jobs" BUILD_STATIC_ONLY=1 NO_PKG_CONFIG=1 OBJDIR="$work/src/objects" DESTDIR= PREFIX="$prefix" \
       LIBDIR="$prefix/lib" INCLUDEDIR="$prefix/include" CFLAGS="$CFLAGS -std=gnu89 -I$prefix/include" \
       install install_uapi_headers
 }
@@ -126,6 +129,7 @@ step zlib build_zlib
 step libelf build_libelf
 step libbpf build_libbpf
 
-rm -rf "$work/src"
 echo "$stamp" >"$prefix/stamp"
-say "libbpf, libelf and zlib are in $prefix"
+rm -rf "$work/src" "$final"
+mv "$prefix" "$final"
+say "libbpf, libelf and zlib are in $final"
