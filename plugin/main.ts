@@ -9,7 +9,6 @@ import { dispatch } from "./cni/dispatch.ts";
 import { failure, type Outcome } from "./cni/errors.ts";
 import { code, RemoraError } from "./errors.ts";
 import type { ProcessLog } from "./log.ts";
-import type { NodeConfig } from "./model.ts";
 
 /** A runtime writes the configuration and closes the pipe before Node has even started. */
 const stdinDeadline = 10_000;
@@ -30,7 +29,7 @@ function beCniPlugin(): void {
   // What nobody caught is an answer as well. With it printed the process is over, whatever is still under way.
   process.on("uncaughtException", (error) => finish(failure(error)));
   process.on("unhandledRejection", (error) => finish(failure(error)));
-  void dispatch({ env: process.env, stdin: readStdin, isOwnNamespace }, async (config: NodeConfig) => {
+  void dispatch({ env: process.env, stdin: readStdin, isOwnNamespace }, async (config) => {
     const [{ openLog }, { createVerbs }, { createNativeKernel }] = await Promise.all([
       import("./log.ts"),
       import("./verbs/index.ts"),

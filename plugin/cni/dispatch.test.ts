@@ -155,6 +155,22 @@ test("STATUS and GC print nothing", async () => {
   assert.equal(calls, [["status", { config: defaults, cniVersion: "1.1.0" }], gc(one), gc(one), gc([]), gc([])]);
 });
 
+test("DEL logs where it is told, and has its defaults", async () => {
+  const { calls, load } = recorder();
+  await call({ CNI_COMMAND: "DEL" }, { log: { level: "debug", file: "/var/log/remora" } }, load);
+  await call({ CNI_COMMAND: "DEL" }, { log: { file: "remora" } }, load);
+  await call({ CNI_COMMAND: "DEL" }, { log: 5 }, load);
+  const { network, bpffs, log } = defaults;
+  assert.equal(
+    calls.map(([, request]) => (request as Request).config),
+    [
+      { network, bpffs, log: { level: "debug", file: "/var/log/remora" } },
+      { network, bpffs, log },
+      { network, bpffs, log },
+    ],
+  );
+});
+
 test("GC without a list removes nothing", async () => {
   assert.equal(await call({ CNI_COMMAND: "GC" }, {}), { stdout: "", exitCode: 0 });
 });
@@ -175,7 +191,7 @@ test("DEL succeeds with next to nothing", async () => {
     load,
   );
   assert.equal(outcome, { stdout: "", exitCode: 0 });
-  const config = { ...defaults, bpffs: "/run/bpf" };
+  const config = { network: "pods", bpffs: "/run/bpf", log: { level: "loud" } };
   assert.equal(calls, [["del", { ...attachment, config, netns: "" }]]);
 });
 

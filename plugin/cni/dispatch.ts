@@ -7,9 +7,9 @@ import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig } from "../model.ts";
 import { failure, type Outcome } from "./errors.ts";
 import { isObject, type JsonObject, parseForReading, show } from "./json.ts";
+import { readConfigForRemoval } from "./removal.ts";
 import {
   type AddRequest,
-  type AttachmentRequest,
   type CheckRequest,
   type DelRequest,
   type Environment,
@@ -46,7 +46,7 @@ export interface RawRequest {
 }
 
 /** Loads the verbs once a call is known to be good; what they cost to load nobody else pays. */
-export type LoadVerbs = (config: NodeConfig) => Verbs | Promise<Verbs>;
+export type LoadVerbs = (config: Pick<NodeConfig, "log">) => Verbs | Promise<Verbs>;
 
 /** Handles one call. Never throws: whatever happens is an outcome. */
 export async function dispatch(raw: RawRequest, loadVerbs: LoadVerbs): Promise<Outcome> {
@@ -103,7 +103,6 @@ const handlers: Record<ConfiguredVerb, (call: Call, loadVerbs: LoadVerbs) => Pro
   },
   async DEL(call, loadVerbs) {
     refuseOwnNamespace(call);
-    const { readConfigForRemoval } = await import("./schema.ts");
     const config = readConfigForRemoval(call.configuration, call.network);
     await (await loadVerbs(config)).del(attachmentOf(call, config));
     return silence;
@@ -147,7 +146,7 @@ async function readPodRequest(call: Call): Promise<AddRequest> {
   return { ...attachmentOf(call, config), pod, annotations, prevResult };
 }
 
-function attachmentOf(call: Call, config: NodeConfig): AttachmentRequest {
+function attachmentOf<Config>(call: Call, config: Config): { config: Config } & Omit<DelRequest, "config"> {
   const { containerId, netns, ifname } = call.variables;
   return { config, cniVersion: call.cniVersion, containerId, netns, ifname };
 }

@@ -6,6 +6,7 @@
  */
 import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig, PodIdentity } from "../model.ts";
+import type { RemovalConfig } from "./removal.ts";
 import type { PrevResult } from "./result.ts";
 import type { CniVersion } from "./version.ts";
 
@@ -18,12 +19,12 @@ export interface Request {
   cniVersion: CniVersion;
 }
 /** What the verbs about one attachment are told. `netns` is a path; in a DEL it may be empty, or name nothing. */
-export interface AttachmentRequest extends Request {
+interface Attachment {
   containerId: string;
   netns: string;
   ifname: string;
 }
-export interface AddRequest extends AttachmentRequest {
+export interface AddRequest extends Request, Attachment {
   /** Null where the runtime named no pod (no Kubernetes). */
   pod: PodIdentity | null;
   /** The pod's annotations, all of them. Undefined where the runtime passed none: the capability is not listed. */
@@ -32,7 +33,10 @@ export interface AddRequest extends AttachmentRequest {
   prevResult: PrevResult;
 }
 export type CheckRequest = AddRequest;
-export type DelRequest = AttachmentRequest;
+export interface DelRequest extends Attachment {
+  config: RemovalConfig;
+  cniVersion: CniVersion;
+}
 export interface GcRequest extends Request {
   /** What still lives, of this network. */
   validAttachments: { containerId: string; ifname: string }[];

@@ -11,6 +11,7 @@ import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig } from "../model.ts";
 import { wrong } from "./errors.ts";
 import { isObject, type JsonObject, show } from "./json.ts";
+import { defaultBpffs, defaultLevel } from "./removal.ts";
 
 const text = (expected: string) => z.string(expected).check(z.minLength(1, expected));
 const path = z.string("an absolute path").check(z.startsWith("/", "an absolute path"));
@@ -38,7 +39,7 @@ const entryShape = {
 const agentShape = { socket: path };
 const levels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 const logShape = {
-  level: z._default(z.enum(levels, `one of ${levels.join(", ")}`), "info"),
+  level: z._default(z.enum(levels, `one of ${levels.join(", ")}`), defaultLevel),
   file: z.exactOptional(path),
 };
 /** Remora's own fields, with their defaults. */
@@ -58,12 +59,12 @@ const ownShape = {
   ),
   failurePolicy: z._default(z.enum(["closed", "open"], '"closed" or "open"'), "closed"),
   hook: z._default(z.enum(["auto", "tcx", "clsact"], '"auto", "tcx" or "clsact"'), "auto"),
-  bpffs: z._default(path, "/sys/fs/bpf/remora"),
+  bpffs: z._default(path, defaultBpffs),
   kubeconfig: z.exactOptional(path),
   agent: z._default(z.strictObject(agentShape, 'an object such as {"socket": "/run/remora/agent.sock"}'), {
     socket: "/run/remora/agent.sock",
   }),
-  log: z._default(z.strictObject(logShape, 'an object such as {"level": "info"}'), { level: "info" }),
+  log: z._default(z.strictObject(logShape, 'an object such as {"level": "info"}'), { level: defaultLevel }),
 };
 const ownFields = z.strictObject(ownShape);
 
@@ -91,21 +92,6 @@ export function readConfig(configuration: JsonObject, network: string): NodeConf
   const result = ownFields.safeParse(withoutEnvelope(configuration));
   if (!result.success) throw explain(result.error.issues, configuration);
   return { network, ...result.data };
-}
-
-/**
- * The same for a DEL, which needs `bpffs` alone. Fields that are unknown or wrong are left out and not refused: a
- * configuration that an older or newer Remora took must not keep a pod from being removed.
- */
-export function readConfigForRemoval(configuration: JsonObject, network: string): NodeConfig {
-  const own = withoutEnvelope(configuration);
-  const issues = ownFields.safeParse(own).error?.issues ?? [];
-  const fatal = issues.filter((issue) => issue.path[0] === "bpffs");
-  if (fatal.length > 0) throw explain(fatal, configuration);
-  for (const issue of issues)
-    for (const field of issue.path.length > 0 ? [issue.path[0]] : issue.code === "unrecognized_keys" ? issue.keys : [])
-      delete own[String(field)];
-  return { network, ...ownFields.parse(own) };
 }
 
 const annotationsCapability = "io.kubernetes.cri.pod-annotations";
