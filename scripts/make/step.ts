@@ -62,6 +62,14 @@ function filesBelow(root: string, path: string): string[] {
 /** An installation tree tells nothing of where it was built. */
 export function refuseBuildPaths(root: string, folder: string): void {
   for (const name of readdirSync(folder))
-    if (readFileSync(join(folder, name)).includes(`${root}/`))
+    if (holdsPath(readFileSync(join(folder, name)), root))
       throw new BuildError(`${name} holds the path of the build machine, ${root}`);
+}
+
+/** Whether the bytes hold a path below `root`: one that begins there, for `/src/` may be in the middle of another. */
+export function holdsPath(bytes: Buffer, root: string): boolean {
+  const path = `${root}/`;
+  for (let at = bytes.indexOf(path); at >= 0; at = bytes.indexOf(path, at + 1))
+    if (at === 0 || !/[\w./+-]/.test(String.fromCharCode(bytes[at - 1] ?? 0))) return true;
+  return false;
 }
