@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What nobody caught, anywhere in the process, is still one JSON error and exit status 1. */
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+
+const main = join(import.meta.dirname, "main.ts");
+
+/** Runs a DEL whose stdin stays open, with a fault planted before it. */
+function faulty(fault: string): { status: number | null; stdout: string; stderr: string } {
+  const preload = `data:text/javascript,${encodeURIComponent(fault)}`;
+  const script = 'exec < <(exec sleep 30); writer=$!; "$@"; status=$?; kill $writer; exit $status';
+  const { status, stdout, stderr } = spawnSync(
+    "/bin/bash",
+    ["-c", script, "bash", process.execPath, "--import", preload, main],
+    {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "pipe"],
+      timeout: 60_000,
+      env: { PATH: process.env.PATH, CNI_COMMAND: "DEL", CNI_CONTAINERID: "a", CNI_IFNAME: "eth0", CNI_PATH: "/x" },
+    },
+  );
+  return { status, stdout, stderr };
+}
+
+const faults: Record<string, [fault: string, says: RegExp]> = {
+  "an exception out of nowhere": ['setTimeout(() => { throw new Error("boom"); }, 5);', /^internal error: boom$/],
+  "a rejection that nobody awaits": [
+    'setTimeout(() => Promise.reject(new Error("boom")), 5);',
+    /^internal error: boom$/,
+  ],
+  "something thrown that is no error": ["setTimeout(() => { throw { odd: 1n }; }, 5);", /^internal error: /],
+  "a stack that ends": [
+    "const deeper = () => 1 + deeper(); setTimeout(deeper, 5);",
+    /^internal error: Maximum call stack/,
+  ],
+  "two at once": [
+    'for (const word of ["one", "two"]) setTimeout(() => { throw new Error(word); }, 5);',
+    /^internal error: one$/,
+  ],
+};
+for (const [name, [fault, says]] of Object.entries(faults))
+  test(name, () => {
+    const { status, stdout, stderr } = faulty(fault);
+    const { cniVersion, code, msg, details } = JSON.parse(stdout);
+    assert.equal([status, cniVersion, code], [1, "1.1.0", 199], stderr);
+    assert.match(msg, says);
+    assert.type(details, "string");
+    assert.is(stderr, "");
+  });
+
+test.run();
