@@ -26,7 +26,7 @@ async function during<T>(what: string, work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** Runs the build; what it says is shown only if it fails. */
+/** Runs the build and names each step that it had to do; what else it says is shown only if it fails. */
 function build(): Promise<void> {
   return new Promise((done, failed) => {
     const child = spawn(process.execPath, [join(root, "scripts/build.ts")], { cwd: root });
@@ -34,6 +34,8 @@ function build(): Promise<void> {
     for (const stream of [child.stdout, child.stderr])
       stream.on("data", (data) => {
         output += data;
+        for (const [, name] of String(data).matchAll(/^build: (\w+), [\d.]+ s$/gm))
+          process.stdout.write(`${name} ... `);
       });
     child.once("error", failed);
     child.once("exit", (status) => {

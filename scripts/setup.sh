@@ -86,6 +86,13 @@ install_modules() {
     echo "$output" >&2
     fail "npm ci failed (above)"
   }
+  # npm 9 (Debian 12's) does not link the commands of optional packages, and the pinned Node is one.
+  if [[ ! -e node_modules/.bin/node ]]; then
+    output=$(npm rebuild $(cd node_modules && echo node-linux-*) 2>&1 </dev/null) || {
+      echo "$output" >&2
+      fail "npm rebuild failed (above)"
+    }
+  fi
   # npm keeps the time of an unchanged tree's own lock.
   touch node_modules/.package-lock.json
 }
