@@ -38,10 +38,11 @@ if [[ -n ${LIBBPF_SRC:-} && ! -f $LIBBPF_SRC/src/libbpf.c ]]; then
 fi
 
 # The first mirror of the machine's own apt sources, deb822 or one-line; Ubuntu's mirrors do not carry Debian's suites.
+# A machine has one kind or the other, and cat fails for the one it has not.
 mirror() {
   local uri
-  uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk '/^URIs:/ { print $2 }' | grep -m1 /debian) ||
-    uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+  uri=$({ cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk '/^URIs:/ { print $2 }' | grep -m1 /debian) ||
+    uri=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
       awk '$1 ~ /^deb/ { for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) { print $i; break } }' | grep -m1 /debian) ||
     uri=${DEBIAN_MIRROR:-}
   [[ -n $uri ]] || return 1
