@@ -93,8 +93,10 @@ const handlers: Record<ConfiguredVerb, (call: Call, loadVerbs: LoadVerbs) => Pro
   async ADD(call, loadVerbs) {
     refuseOwnNamespace(call);
     const request = await readPodRequest(call);
+    // The answer first: once something is attached, nothing may fail any more.
+    const stdout = `${passOn(call.text, call.cniVersion)}\n`;
     await (await loadVerbs(request.config)).add(request);
-    return { stdout: `${passOn(call.text, call.cniVersion)}\n`, exitCode: 0 };
+    return { stdout, exitCode: 0 };
   },
   async CHECK(call, loadVerbs) {
     const request = await readPodRequest(call);
