@@ -10,8 +10,10 @@ import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
 import { readDecisions, readTotals } from "./layout.ts";
 import { ethernet, extension, ipv4, ipv6, tcp, udp } from "./packets.ts";
 
-const four = ["10.9.0.1", "10.9.0.2"] as const;
-const six = ["fd00:9::1", "fd00:9::2"] as const;
+// Without an Ethernet header, such source addresses look like an ethertype and the beginning of an IP header, just
+// where they would be behind one.
+const four = ["8.0.69.1", "8.0.69.2"] as const;
+const six = ["fd00:9:86dd:6000::1100:1", "fd00:9:86dd:6000::1100:2"] as const;
 
 type Pair = [a: Namespace, b: Namespace];
 
@@ -118,6 +120,22 @@ for (const { device, pair, header } of [
     assert.match(decisionsOf(egress), /\b[1-9]\d* rule 0 egress/);
   });
 
+  test(`${device}: an Ethernet header is found where there is one`, () => {
+    using lab = laboratory();
+    const [a, b] = pair(lab);
+    const chains = (["ingress", "egress"] as const).map((direction) => {
+      const chain = lab.chain([{ program: "fixtures/link", entry: "link" }]);
+      lab.attach(chain, b, "pod0", direction);
+      return chain;
+    });
+    assert.ok(reaches(a, four[1]) && reaches(a, six[1]));
+    for (const chain of chains) {
+      const [framed = 0, bare = 0] = chain.members[0]?.totals("seen") ?? [];
+      assert.ok(framed + bare >= 2);
+      assert.is(header > 0 ? bare : framed, 0);
+    }
+  });
+
   test(`${device}: with a default of deny, only what a rule names passes, and neighbours still find each other`, async () => {
     using lab = laboratory();
     const [a, b] = pair(lab);
@@ -147,9 +165,8 @@ for (const { device, pair, header } of [
       assert.ok(packets > 2 * runs, `${name}: ${runs} runs for ${packets} packets, where GSO was expected`);
       // Each has headers of its own: 20 or 40 bytes of IP, 32 of TCP with timestamps, a few more in the handshake.
       const headers = packets * (header + (name === "ipv4_tcp" ? 20 : 40) + 32);
-      const payload = wire - headers;
-      // Something may be sent twice.
-      assert.ok(payload > bytes - 100 && payload < 1.02 * bytes, `${name}: ${wire} bytes in ${packets} packets`);
+      // At least: a receiver that falls behind drops, and is sent a part twice.
+      assert.ok(wire - headers > bytes - 100, `${name}: ${wire} bytes in ${packets} packets`);
     }
   });
 }

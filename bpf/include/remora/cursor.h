@@ -84,6 +84,30 @@ static __always_inline bool remora_pull(struct __sk_buff *skb, __u32 reach)
 	return linear < reach && bpf_skb_pull_data(skb, reach) == 0;
 }
 
+/*
+ * The Ethernet header, of a packet that has one. Where there is none, the kernel sets the MAC header to the network
+ * header, so that the same bytes stand at both; behind an Ethernet header others do.
+ */
+static __always_inline bool remora_ethernet(struct __sk_buff *skb, struct ethhdr *ethernet)
+{
+	const struct remora_cursor mac = { .skb = skb, .start = BPF_HDR_START_MAC };
+	const struct remora_cursor network = { .skb = skb, .start = BPF_HDR_START_NET };
+	union {
+		struct ethhdr header;
+		__u16 words[ETH_HLEN / 2];
+	} found, behind;
+	__u16 differs = 0;
+
+	if (!remora_peek(&mac, 0, &found, sizeof(found)))
+		return false;
+	*ethernet = found.header;
+	if (!remora_peek(&network, 0, &behind, sizeof(behind)))
+		return true;
+	for (unsigned int i = 0; i < ETH_HLEN / 2; i++)
+		differs |= found.words[i] ^ behind.words[i];
+	return differs;
+}
+
 static __always_inline bool remora_is_vlan(__be16 protocol)
 {
 	return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
