@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "elf.h"
+#include "elffile.h"
 
 namespace remora {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "btf.h"
-#include "elf.h"
+#include "elffile.h"
 
 namespace remora {
 

@@ -10,7 +10,7 @@
 #include <memory>
 #include <string>
 
-#include "elf.h"
+#include "elffile.h"
 
 namespace remora {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "elf.h"
+#include "elffile.h"
 #include "fd.h"
 
 namespace remora {

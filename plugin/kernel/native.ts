@@ -7,14 +7,7 @@ import { createHash } from "node:crypto";
 import { lstatSync, mkdirSync, readdirSync, rmdirSync, statfsSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { loadAddon } from "./addon.ts";
-import {
-  KernelError,
-  type KernelPort,
-  type MapSpec,
-  type NamespaceIdentity,
-  type ObjectInfo,
-  type TestRunRequest,
-} from "./port.ts";
+import { KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
 
 /** What the addon offers: the port's own operations, less what is done here. */
 type Addon = Omit<
@@ -56,217 +49,66 @@ const hints: Record<string, Record<string, string>> = {
   detachLink: { ENOLINK: "the link's device is gone" },
 };
 
-interface AddonError extends Error {
-  code?: string;
-  /** The errno's own text. */
-  reason?: string;
-  log?: string;
-}
+/** What was not done, for the message of a failure. An addon's own message about an object needs no such words. */
+const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name]>) => string } = {
+  inspectObject: () => "",
+  loadStage: () => "",
+  createMap: (spec) => `map "${spec.name}" (${spec.type}, ${spec.maxEntries} entries) was not created`,
+  mapInfo: () => "the map's description was not read",
+  updateMap: (_, key) => `key ${key.toString("hex")} was not written`,
+  lookupMap: (_, key) => `key ${key.toString("hex")} was not read`,
+  freezeMap: () => "the map was not frozen",
+  programInfo: () => "the program's description was not read",
+  testRun: (request) => `a packet of ${request.packet.length} bytes was not run`,
+  attachTcx: ({ ifindex, netns, direction }) =>
+    `interface ${ifindex} of ${netns}, ${direction}: no program was attached`,
+  linkInfo: () => "the link's description was not read",
+  updateLink: () => "the link kept its program",
+  detachLink: () => "the link was not detached",
+  findInterface: (netns, ifname) => `interface "${ifname}" of ${netns} was not found`,
+  namespaceIdentity: (netns) => `namespace ${netns} was not read`,
+  pin: (_, path) => `${path} was not pinned`,
+  openPin: (path) => `pin ${path} was not opened`,
+  close: (fd) => `descriptor ${fd} was not closed`,
+  makeDirectory: (path) => `${path} was not made`,
+  removePin: (path) => `${path} was not removed`,
+  removeDirectory: (path) => `${path} was not removed`,
+  listDirectory: (path) => `${path} was not listed`,
+  modified: (path) => `${path} was not read`,
+  isBpffs: (path) => `${path} was not read`,
+};
 
-/** Runs one operation; a failure says `what` and why. */
-function attempt<T>(operation: string, what: () => string, run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    const { code, reason, message, log } = error as AddonError;
-    if (code === undefined) throw error;
-    if (code === "EREFUSED") throw new KernelError(operation, code, message, log);
-    // node:fs puts code, text and call into one message; the addon gives a reason of its own only where it knows more.
-    const why = reason === undefined ? message.replace(/^E[A-Z0-9]+: (.*?),.*$/, "$1") : message;
-    const hint = hints[operation]?.[code] ?? hints["*"]?.[code];
-    const subject = operation === "loadStage" ? "" : `${what()}: `; // its messages name program and function
-    throw new KernelError(operation, code, `${subject}${why}${hint === undefined ? "" : ` (${hint})`}`, log);
-  }
-}
-
-const errnoOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;
-
-/** The same, where some errnos mean that nothing was to be done. */
-function unless<T>(codes: string[], fallback: T, run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    if (codes.includes(errnoOf(error) ?? "")) return fallback;
-    throw error;
-  }
-}
+/** Every field, so that the addon need not ask what is there. */
+const emptyContext = { mark: 0, priority: 0, ifindex: 0, cb: [], gsoSegs: 0, gsoSize: 0, wireLen: 0 };
 
 /** Loads the addon and returns the port. Throws what `loadAddon` throws. */
 export function createNativeKernel(): KernelPort {
   const addon = loadAddon() as Addon;
-  return {
-    inspectObject: (object) =>
-      attempt(
-        "inspectObject",
-        () => "the object",
-        () => ({ ...addon.inspectObject(object), sha256: createHash("sha256").update(object).digest("hex") }),
-      ),
-    loadStage: (request) =>
-      attempt(
-        "loadStage",
-        () => request.name,
-        () => addon.loadStage(request),
-      ),
-
-    createMap: (spec: MapSpec) =>
-      attempt(
-        "createMap",
-        () => `map "${spec.name}" (${spec.type}, ${spec.maxEntries} entries) was not created`,
-        () => addon.createMap(spec),
-      ),
-    mapInfo: (map) =>
-      attempt(
-        "mapInfo",
-        () => "the map's description was not read",
-        () => addon.mapInfo(map),
-      ),
-    updateMap: (map, key, value) =>
-      attempt(
-        "updateMap",
-        () => `key ${key.toString("hex")} was not written`,
-        () => addon.updateMap(map, key, value),
-      ),
-    lookupMap: (map, key) =>
-      attempt(
-        "lookupMap",
-        () => `key ${key.toString("hex")} was not read`,
-        () => addon.lookupMap(map, key),
-      ),
-    freezeMap: (map) =>
-      attempt(
-        "freezeMap",
-        () => "the map was not frozen",
-        () => addon.freezeMap(map),
-      ),
-    programInfo: (program) =>
-      attempt(
-        "programInfo",
-        () => "the program's description was not read",
-        () => addon.programInfo(program),
-      ),
-    testRun: (request: TestRunRequest) =>
-      attempt(
-        "testRun",
-        () => `a packet of ${request.packet.length} bytes was not run`,
-        () =>
-          addon.testRun({
-            ...request,
-            context: {
-              mark: 0,
-              priority: 0,
-              ifindex: 0,
-              cb: [],
-              gsoSegs: 0,
-              gsoSize: 0,
-              wireLen: 0,
-              ...request.context,
-            },
-            repeat: request.repeat ?? 1,
-          }),
-      ),
-
-    attachTcx: (request) =>
-      attempt(
-        "attachTcx",
-        () => `interface ${request.ifindex} of ${request.netns}, ${request.direction}: no program was attached`,
-        () => addon.attachTcx(request),
-      ),
-    linkInfo: (link) =>
-      attempt(
-        "linkInfo",
-        () => "the link's description was not read",
-        () => addon.linkInfo(link),
-      ),
-    updateLink: (link, program) =>
-      attempt(
-        "updateLink",
-        () => "the link kept its program",
-        () => addon.updateLink(link, program),
-      ),
-    detachLink: (link) =>
-      attempt(
-        "detachLink",
-        () => "the link was not detached",
-        () => addon.detachLink(link),
-      ),
-
-    findInterface: (netns, ifname) =>
-      attempt(
-        "findInterface",
-        () => `interface "${ifname}" of ${netns} was not found`,
-        () => addon.findInterface(netns, ifname),
-      ),
+  return explained({
+    ...addon,
+    inspectObject: (object) => ({
+      ...addon.inspectObject(object),
+      sha256: createHash("sha256").update(object).digest("hex"),
+    }),
+    testRun: (request) => addon.testRun({ repeat: 1, ...request, context: { ...emptyContext, ...request.context } }),
     namespaceIdentity: (netns) =>
-      attempt(
-        "namespaceIdentity",
-        () => `namespace ${netns} was not read`,
-        () => unless(["ENOENT", "ENOTDIR", "EINVAL"], undefined, () => addon.namespaceIdentity(netns)),
-      ),
+      unless(["ENOENT", "ENOTDIR", "EINVAL"], undefined, () => addon.namespaceIdentity(netns)),
 
-    pin: (fd, path) =>
-      attempt(
-        "pin",
-        () => `${path} was not pinned`,
-        () => addon.pin(fd, path),
-      ),
-    openPin: (path) =>
-      attempt(
-        "openPin",
-        () => `pin ${path} was not opened`,
-        () => addon.openPin(path),
-      ),
-    close: (fd) =>
-      attempt(
-        "close",
-        () => `descriptor ${fd} was not closed`,
-        () => addon.close(fd),
-      ),
-
-    makeDirectory: (path) =>
-      attempt(
-        "makeDirectory",
-        () => `${path} was not made`,
-        () => {
-          mkdirSync(path, { mode: 0o700 });
-        },
-      ),
-    removePin: (path) =>
-      attempt(
-        "removePin",
-        () => `${path} was not removed`,
-        () => unless(["ENOENT"], undefined, () => unlinkSync(path)),
-      ),
-    removeDirectory: (path) =>
-      attempt(
-        "removeDirectory",
-        () => `${path} was not removed`,
-        () => unless(["ENOENT"], undefined, () => rmdirSync(path)),
-      ),
+    makeDirectory: (path) => {
+      mkdirSync(path, { mode: 0o700 });
+    },
+    removePin: (path) => unless(["ENOENT"], undefined, () => unlinkSync(path)),
+    removeDirectory: (path) => unless(["ENOENT"], undefined, () => rmdirSync(path)),
     listDirectory: (path) =>
-      attempt(
-        "listDirectory",
-        () => `${path} was not listed`,
-        () =>
-          unless(["ENOENT"], [], () =>
-            readdirSync(path, { withFileTypes: true }).map((entry) => ({
-              name: entry.name,
-              directory: entry.isDirectory(),
-            })),
-          ),
+      unless(["ENOENT"], [], () =>
+        readdirSync(path, { withFileTypes: true }).map((entry) => ({
+          name: entry.name,
+          directory: entry.isDirectory(),
+        })),
       ),
-    modified: (path) =>
-      attempt(
-        "modified",
-        () => `${path} was not read`,
-        () => lstatSync(path, { throwIfNoEntry: false })?.mtimeMs,
-      ),
-    isBpffs: (path) =>
-      attempt(
-        "isBpffs",
-        () => `${path} was not read`,
-        () => isBpffs(path),
-      ),
-  };
+    modified: (path) => lstatSync(path, { throwIfNoEntry: false })?.mtimeMs,
+    isBpffs,
+  });
 }
 
 function isBpffs(path: string): boolean {
@@ -274,4 +116,48 @@ function isBpffs(path: string): boolean {
   if (type !== undefined) return type === bpffsMagic;
   const parent = dirname(path);
   return parent !== path && isBpffs(parent);
+}
+
+/** The value of `run`, or `fallback` where it fails with one of these errnos: there was nothing to be done. */
+function unless<T>(codes: string[], fallback: T, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (codes.includes((error as NodeJS.ErrnoException).code ?? "")) return fallback;
+    throw error;
+  }
+}
+
+/** The same port, whose failures are KernelErrors. */
+function explained(port: KernelPort): KernelPort {
+  const operations = Object.entries(port) as [keyof KernelPort, (...args: unknown[]) => unknown][];
+  const wrapped = operations.map(([operation, run]) => [
+    operation,
+    (...args: unknown[]) => {
+      try {
+        return run(...args);
+      } catch (error) {
+        throw kernelError(operation, (undone[operation] as (...args: unknown[]) => string)(...args), error);
+      }
+    },
+  ]);
+  return Object.fromEntries(wrapped) as KernelPort;
+}
+
+/** What the addon throws (`reason` is the errno's own text), and node:fs (no `reason`). */
+interface Thrown extends Error {
+  code?: string;
+  reason?: string;
+  log?: string;
+}
+
+function kernelError(operation: keyof KernelPort, subject: string, thrown: unknown): unknown {
+  const { code, reason, message, log } = thrown as Thrown;
+  if (code === undefined) return thrown; // no failure of the kernel, but a fault of ours
+  if (code === "EREFUSED") return new KernelError(operation, code, message, log);
+  // node:fs writes code, text, call and path into its message: the text is what is missing here.
+  const why = reason === undefined ? message.replace(/^E[A-Z0-9]+: (.*?),.*$/, "$1") : message;
+  const hint = hints[operation]?.[code] ?? hints["*"]?.[code];
+  const words = `${subject}${subject === "" ? "" : ": "}${why}${hint === undefined ? "" : ` (${hint})`}`;
+  return new KernelError(operation, code, words, log);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "elf.h"
+#include "elffile.h"
 
 #include <elf.h>
 
