@@ -146,8 +146,8 @@ test("every program of bpf/ is in the list that the build compiles", () => {
 test("every source says its licence in its first lines, and the texts are here", () => {
   const wrong: string[] = [];
   for (const path of files.filter((file) => /\.(ts|js|mjs|c|cpp|h|sh)$|^\.ci\/run$|CMakeLists\.txt$/.test(file))) {
-    const bpf = path.startsWith("bpf/") || path.endsWith(".bpf.c");
-    const licences = bpf && !path.endsWith(".ts") ? ["(GPL-2.0-only OR BSD-2-Clause)"] : ["Apache-2.0"];
+    const bpf = /^bpf\/.*\.[ch]$|\.bpf\.c$/.test(path);
+    const licences = bpf ? ["(GPL-2.0-only OR BSD-2-Clause)"] : ["Apache-2.0"];
     const said = /SPDX-License-Identifier: (.*?)(?: \*\/)?$/m.exec(read(path).split("\n").slice(0, 2).join("\n"));
     if (!licences.includes(said?.[1] ?? "")) wrong.push(`${path}: ${said?.[1] ?? "no SPDX line"}`);
   }

@@ -22,7 +22,7 @@ build=(
 test=(
   "${build[@]}"
   iproute2 iputils-ping procps util-linux mount kmod
-  busybox-static
+  busybox-static bpftool=bpftool
   containerd=containerd runc=runc
   containernetworking-plugins
   iptables=iptables               # the portmap and firewall plugins call it

@@ -32,10 +32,12 @@ cgroups() {
   done </proc/self/cgroup
 }
 
-# A chroot's root is no mount point, so its propagation cannot be changed, and the root of its mount namespace is the
-# machine's, which is where runc would end up. This makes the chroot the root of this namespace: from the machine's root
-# (where nsenter leads) it is bound to a place of its own and pivoted to.
-if ! mount --make-rprivate / 2>/dev/null; then
+# In a chroot, the root of this mount namespace is not ours but the machine's, and that is where runc would end up. This
+# makes the chroot the root of this namespace: from the machine's root (where nsenter leads) it is bound to a place of its
+# own and pivoted to.
+if [ "$(stat -c %d:%i /)" = "$(nsenter --mount=/proc/self/ns/mnt stat -c %d:%i /)" ]; then
+  mount --make-rprivate /
+else
   nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
   mkdir "$dir/root" "$dir/old"
   mount --rbind / "$dir/root"

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Each thing as a line a person can act on: `network namespace remora-test-1-1`, `bpf program 12`. */
+/** Each thing as a line a person can act on: `network namespace remora-test-1-1`, `bpf map 12`. */
 export type Inventory = Set<string>;
 
 /** @param root the top of the repository; the small helper that lists BPF ids is built into its .cache. */
@@ -32,11 +32,14 @@ function namespaces(): string[] {
 }
 
 function mounts(): string[] {
-  return readFileSync("/proc/self/mountinfo", "utf8")
-    .trim()
-    .split("\n")
-    .map((line) => `mount ${line.split(" ")[4]}`)
-    .filter((line) => !line.startsWith("mount /run/netns/")); // said already, as a namespace
+  return (
+    readFileSync("/proc/self/mountinfo", "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => `mount ${line.split(" ")[4]}`)
+      // The namespaces are said already; their folder, which `ip netns` mounts, stays for the next ones.
+      .filter((line) => !/^mount \/run\/netns(\/|$)/.test(line))
+  );
 }
 
 function pins(folder: string): string[] {
