@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a runtime does beyond one ADD and one DEL: again, too early, too late, and after a crash. */
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { ptp, remora, startNode } from "./node.ts";
-import { addProgram, attachment, entry, remains } from "./observe.ts";
+import { type Node, ptp, remora, startNode } from "./node.ts";
+import { addPlugin, addProgram, attachment, entry, eventually, pins, remains } from "./observe.ts";
+import type { Pod } from "./pod.ts";
 
 const exact = [
   { program: "unicast", priority: 0 },
@@ -69,19 +72,96 @@ test("a chain goes on while containerd is dead, and the next containerd takes it
   assert.equal(remains(node), []);
 });
 
+/** As after a power cut: no containerd, no process of a pod, no namespace. */
+async function cutPower(node: Node, pods: Pod[]): Promise<void> {
+  await node.killRuntime();
+  // All processes of the enclosure but its first one.
+  node.exec("sh", "-c", "kill -KILL -1");
+  for (const { netns } of pods) {
+    const gone = node.exec("sh", "-c", `umount "${netns}" && rm "${netns}"`);
+    assert.is(gone.status, 0, gone.stderr);
+  }
+}
+
 test("when the namespace is gone before DEL, as after a reboot, DEL still leaves no pin", async () => {
   using node = await startNode({ plugins: [ptp(), remora({ chain: exact })] });
   addProgram(node, "unicast", unicastOnly);
   const pod = await node.runPod({ name: "web" });
   assert.is.not(remains(node).length, 0);
-  await node.killRuntime();
-  // Inside the enclosure: all processes but its first one, then the namespace's name.
-  node.exec("sh", "-c", "kill -KILL -1");
-  const gone = node.exec("sh", "-c", `umount "${pod.netns}" && rm "${pod.netns}"`);
-  assert.is(gone.status, 0, gone.stderr);
+  await cutPower(node, [pod]);
   await node.startRuntime();
   await pod.remove();
   assert.equal(remains(node), []);
+});
+
+test("what no DEL ever comes for, `remora gc` collects, and only that", async () => {
+  using node = await startNode({ plugins: [ptp(), remora({ chain: exact })] });
+  addProgram(node, "unicast", unicastOnly);
+  const lost = await node.runPod({ name: "lost" });
+  await cutPower(node, [lost]);
+  await node.startRuntime();
+  const living = await node.runPod({ name: "living" });
+  await eventually(() => {
+    const { status, stdout, stderr } = node.remora("gc", "--json");
+    assert.is(status, 0, stderr);
+    const { removed } = JSON.parse(stdout) as { removed: { containerId: string }[] };
+    assert.equal(
+      removed.map(({ containerId }) => containerId),
+      [lost.id],
+    );
+  });
+  assert.equal(
+    node.status().map(({ containerId }) => containerId),
+    [living.id],
+  );
+  await lost.remove();
+  await living.remove();
+  assert.equal(remains(node), []);
+});
+
+test("containerd killed during an ADD: what that ADD attached goes with the pod's DEL or with `remora gc`", async () => {
+  using node = await startNode({ plugins: [ptp(), remora({ chain: exact }), { type: "slow" }] });
+  addProgram(node, "unicast", unicastOnly);
+  // A plugin that takes its time: passes prevResult on (libcni sorts the keys) once the file `go` is there.
+  addPlugin(
+    node,
+    "slow",
+    `config=$(cat)
+[ "$CNI_COMMAND" = ADD ] || exit 0
+touch "${node.dir}/reached"
+while [ ! -e "${node.dir}/go" ]; do sleep 0.05; done
+printf %s "$config" | sed 's/.*"prevResult":\\(.*\\),"type":"slow".*/\\1/'`,
+  );
+  const asked = node.runPod({ name: "web" }).then(
+    () => "the pod came up",
+    () => "failed",
+  );
+  await eventually(() => assert.ok(existsSync(join(node.dir, "reached"))));
+  const [attached] = node.status();
+  assert.is(attached?.pod?.name, "web");
+  await node.killRuntime();
+  assert.is(await asked, "failed");
+  assert.is(node.status().length, 1, "the orphaned ADD has not ended, and its chain is in place");
+  writeFileSync(join(node.dir, "go"), "");
+  await node.startRuntime();
+  // What the kubelet does with sandboxes that it knows nothing of.
+  for (const { id } of (await node.cri.call("ListPodSandbox", {})).items) {
+    await node.cri.call("StopPodSandbox", { podSandboxId: id });
+    await node.cri.call("RemovePodSandbox", { podSandboxId: id });
+  }
+  // containerd may have forgotten that sandbox altogether; then its namespace is what an administrator removes.
+  if (node.status().length > 0) {
+    const gone = node.exec("sh", "-c", `umount "${attached?.netns}" && rm "${attached?.netns}"`);
+    assert.is(gone.status, 0, gone.stderr);
+    await eventually(() => {
+      assert.is(node.remora("gc").status, 0);
+      assert.equal(pins(node), []);
+    });
+  }
+  assert.equal(node.status(), []);
+  assert.equal(pins(node), []);
+  const next = await node.runPod({ name: "web" });
+  await next.remove();
 });
 
 test.run();

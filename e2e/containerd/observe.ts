@@ -15,6 +15,11 @@ export function addProgram(node: Node, name: string, manifest?: string): void {
   if (manifest !== undefined) writeFileSync(join(node.programs, `${name}.yaml`), manifest, { mode: 0o644 });
 }
 
+/** A CNI plugin as a shell script, in the node's bin folder. */
+export function addPlugin(node: Node, type: string, script: string): void {
+  writeFileSync(join(node.dir, "bin", type), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+}
+
 /** The pod's one attachment. */
 export function attachment(node: Node, pod: Pod): AttachmentStatus {
   const found = node.status().filter(({ containerId }) => containerId === pod.id);
