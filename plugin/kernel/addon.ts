@@ -33,12 +33,12 @@ const operation = "loadAddon";
 
 /**
  * The addon's exports. Throws a KernelError that names every folder that was tried and what was wrong with it.
- * In the runtime the one asset is the addon, and its key the file's name (scripts/make/runtime.ts puts it there);
- * run from source, it is the file that native/build.sh leaves.
+ * In the runtime the addon is an asset, and its key the file's name (scripts/make/runtime.ts puts it there); run from
+ * source, it is the file that native/build.sh leaves.
  */
 export function loadAddon(): unknown {
   if (!isSea()) return open(join(import.meta.dirname, "../../native/build/Release/remora.node"));
-  const name = getAssetKeys()[0];
+  const name = getAssetKeys().find((key) => key.endsWith(".node"));
   if (name === undefined) throw new KernelError(operation, "ENOENT", "this runtime was built without its addon");
   const content = new Uint8Array(getRawAsset(name));
   return loadFromFirst([dirname(realpathSync(process.execPath)), ...fallbacks], name, content, open);

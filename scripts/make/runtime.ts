@@ -20,6 +20,7 @@ import {
 import { basename, join } from "node:path";
 import { type BuildOptions, buildSync } from "esbuild";
 import { command } from "./command.ts";
+import { rehearse } from "./rehearsal.ts";
 import { BuildError, refuseBuildPaths, type Step } from "./step.ts";
 
 const addon = "native/build/Release/remora.node";
@@ -28,7 +29,10 @@ export function runtimeStep(root: string): Step {
   const node = `node_modules/node-linux-${process.arch}/bin/node`;
   return {
     name: "runtime",
-    inputs: ["scripts/make/runtime.ts", "plugin", "package-lock.json", node, addon],
+    inputs: [
+      ...["runtime.ts", "rehearsal.ts", "rehearse.cjs", "entry.cjs"].map((name) => `scripts/make/${name}`),
+      ...["plugin", "package.json", "package-lock.json", node, addon, "dist/programs"],
+    ],
     outputs: ["dist/runtime/remora-runtime"],
     run() {
       const work = join(root, ".cache/build/runtime");
@@ -37,7 +41,12 @@ export function runtimeStep(root: string): Step {
         rmSync(folder, { recursive: true, force: true });
         mkdirSync(folder, { recursive: true });
       }
-      bundle(root, join(work, "main.cjs"));
+      bundle(root, join(work, "bundle.cjs"));
+      // A function of `require`, which is all that the bundle takes from its surroundings.
+      const script = readFileSync(join(work, "bundle.cjs"), "utf8");
+      writeFileSync(join(work, "main.js"), `(function(require){${script}\n})`);
+      rehearse(root, work, join(work, "main.js"), join(work, "main.cache"));
+      copyFileSync(join(root, "scripts/make/entry.cjs"), join(work, "entry.cjs"));
       copyFileSync(join(root, addon), join(work, "remora.node"));
       // Symbols and debug information are a fifth of Node. They must go before the application is put in: the
       // section that holds it does not survive a strip.
@@ -46,14 +55,18 @@ export function runtimeStep(root: string): Step {
       writeFileSync(
         join(work, "sea.json"),
         JSON.stringify({
-          main: "main.cjs",
+          main: "entry.cjs",
           executable: "node",
           output: "remora-runtime",
           useCodeCache: true,
           disableExperimentalSEAWarning: true,
           execArgvExtension: "none",
-          // The key is the name of the file that plugin/kernel/addon.ts writes.
-          assets: { [`remora-${digest(join(root, addon))}.node`]: "remora.node" },
+          assets: {
+            "main.js": "main.js",
+            "main.cache": "main.cache",
+            // The key is the name of the file that plugin/kernel/addon.ts writes.
+            [`remora-${digest(join(root, addon))}.node`]: "remora.node",
+          },
         }),
       );
       command(process.execPath, ["--build-sea", "sea.json"], work);
