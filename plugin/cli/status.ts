@@ -31,7 +31,7 @@ with E = {"program","at":"pod"|"host","version","sha256","priority","params":{},
   async run({ args, io, tools, json, bpffs }) {
     const kernel = await tools.kernel();
     requireBpffs(kernel, bpffs);
-    const all = listAttachments(kernel, bpffs);
+    const all = listAttachments(kernel, bpffs).sort((a, b) => (ownerOf(a) < ownerOf(b) ? -1 : 1));
     const [selector] = args.positionals;
     const attachments = selector === undefined ? all : select(all, selector);
     io.stdout(json ? `${JSON.stringify({ attachments })}\n` : renderStatus(attachments, pageFor(io), bpffs));
@@ -78,17 +78,28 @@ const columns: Column[] = [
 ];
 
 function chains(attachment: AttachmentStatus, page: Page): string[] {
+  // What both directions of a program share is said once.
+  const said = new Set<string>();
   const rows = directions.flatMap((direction) =>
-    attachment[direction].map((entry, position) => rowOf(entry, position === 0 ? direction : "")),
+    attachment[direction].map((entry, position) => {
+      const params = paramsOf(entry);
+      const known = `${entry.program} ${entry.priority} ${params}`;
+      const row = rowOf(entry, position === 0 ? direction : "", said.has(known) ? "" : params);
+      said.add(known);
+      return row;
+    }),
   );
   return rows.length === 0 ? ["  no programs"] : table(page, columns, rows, 2);
 }
 
-function rowOf(entry: StatusEntry, direction: Direction | ""): Row {
-  const ended = Object.entries(entry.ended).filter(([, packets]) => packets > 0);
-  const params = Object.entries(entry.params)
+function paramsOf({ params }: StatusEntry): string {
+  return Object.entries(params)
     .map(([name, value]) => `${name}=${/^[^\s"]+$/.test(String(value)) ? value : JSON.stringify(value)}`)
     .join(" ");
+}
+
+function rowOf(entry: StatusEntry, direction: Direction | "", params: string): Row {
+  const ended = Object.entries(entry.ended).filter(([, packets]) => packets > 0);
   return {
     cells: [
       direction,

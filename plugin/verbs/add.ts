@@ -23,8 +23,20 @@ import { select } from "../select/select.ts";
 import type { Context } from "./context.ts";
 import { asRemoraError } from "./kernel-errors.ts";
 
-/** @throws RemoraError. */
-export async function add({ kernel, log }: Context, request: AddRequest): Promise<void> {
+/** @throws RemoraError that names the pod, since the pod's events are where it is read. */
+export async function add(context: Context, request: AddRequest): Promise<void> {
+  try {
+    await attachAskedFor(context, request);
+  } catch (thrown) {
+    const error = asRemoraError(thrown);
+    const { pod } = request;
+    const name = pod && `pod ${pod.namespace}/${pod.name}`;
+    if (!name || !(error instanceof RemoraError) || error.message.includes(name)) throw error;
+    throw new RemoraError(error.code, `${name}: ${error.message}`, { details: error.details, cause: error });
+  }
+}
+
+async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Promise<void> {
   const { config, netns, pod, annotations } = request;
   const catalog = await openCatalog(config.programDirs, kernel);
   const { selected, missing } = select({ config, annotations, pod, catalog });

@@ -140,7 +140,7 @@ test("the verifier's line in the message, its log in the details, nothing left",
   it.program("bad", { refusal: refused });
   const error = await refusal(it.verbs.add(it.request({ config: { chain: chain("a", "bad") } })));
   assert.is(error.code, code.verifierRefused);
-  assert.match(error.message, /^bad [0-9a-f]{12} in the ingress chain: .*R9 !read_ok/);
+  assert.match(error.message, /^pod default\/web: bad [0-9a-f]{12} in the ingress chain: .*R9 !read_ok/);
   assert.is(error.details, verifierLog);
   assert.equal(it.kernel.left(), []);
 });
