@@ -163,6 +163,48 @@ test("pins: map, program and link are told apart when opened", () => {
   kernel.close(link);
 });
 
+test("a directory's lock keeps others out, and says whether its path is still the same directory", () => {
+  using world = scratch();
+  const path = `${world.bpffs()}/locked`;
+  kernel.makeDirectory(path);
+  const lock = kernel.tryLock(path) as Fd;
+  assert.is(kernel.tryLock(path), undefined);
+  assert.ok(kernel.names(path, lock));
+  kernel.removeDirectory(path);
+  assert.not(kernel.names(path, lock));
+  kernel.makeDirectory(path);
+  assert.not(kernel.names(path, lock), "made again by another");
+  kernel.close(kernel.tryLock(path) as Fd);
+  kernel.close(lock);
+  kernel.removeDirectory(path);
+  assert.is(failure(() => kernel.tryLock(path)).code, "ENOENT");
+});
+
+test("a pin takes another's name in one step", () => {
+  using world = scratch();
+  const [from, to] = [`${world.bpffs()}/from`, `${world.bpffs()}/to`];
+  const ids = [from, to].map((path) => {
+    const map = kernel.createMap({ type: "array", name: "m", keySize: 4, valueSize: 8, maxEntries: 1 });
+    kernel.pin(map, path);
+    const { id } = kernel.mapInfo(map);
+    kernel.close(map);
+    return id;
+  });
+  kernel.renamePin(from, to);
+  const { fd } = kernel.openPin(to);
+  assert.is(kernel.mapInfo(fd).id, ids[0]);
+  kernel.close(fd);
+  assert.is(failure(() => kernel.openPin(from)).code, "ENOENT");
+  assert.is(failure(() => kernel.openMapById(ids[1] ?? 0)).code, "ENOENT");
+  assert.is(failure(() => kernel.renamePin(from, to)).code, "ENOENT");
+});
+
+test("running programs are waited for, with no descriptor left", () => {
+  const before = openDescriptors();
+  kernel.awaitPrograms();
+  assert.is(openDescriptors(), before);
+});
+
 test("a bpffs is told from other file systems, by the nearest parent that exists", () => {
   using world = scratch();
   const root = world.bpffs();

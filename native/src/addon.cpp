@@ -251,7 +251,40 @@ Value LookupMap(const CallbackInfo &info) {
   return value ? toBuffer(info.Env(), *value) : info.Env().Undefined();
 }
 
+Value MapEntries(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto found = take(env, mapEntries(asFd(info[0]), asCount(info[1])));
+  auto object = Object::New(env);
+  object.Set("entries", toArray(env, found.list, [&](auto &entry) {
+               auto pair = Object::New(env);
+               pair.Set("key", toBuffer(env, entry.first));
+               pair.Set("value", toBuffer(env, entry.second));
+               return pair;
+             }));
+  object.Set("more", Boolean::New(env, found.more));
+  return object;
+}
+
+Value MapTypes(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto types = take(env, mapTypes(asFd(info[0])));
+  if (!types) return env.Undefined();
+  auto object = Object::New(env);
+  object.Set("key", toType(env, types->key));
+  object.Set("value", toType(env, types->value));
+  return object;
+}
+
+Value OpenMapById(const CallbackInfo &info) {
+  return Number::New(info.Env(), take(info.Env(), openMapById(asCount(info[0]))).release());
+}
+Value OpenProgramById(const CallbackInfo &info) {
+  return Number::New(info.Env(), take(info.Env(), openProgramById(asCount(info[0]))).release());
+}
+
 void FreezeMap(const CallbackInfo &info) { check(info.Env(), freezeMap(asFd(info[0]))); }
+
+void AwaitPrograms(const CallbackInfo &info) { check(info.Env(), awaitPrograms()); }
 
 Value ProgramInfo(const CallbackInfo &info) {
   auto env = info.Env();
@@ -344,6 +377,10 @@ Value OpenPin(const CallbackInfo &info) {
   return object;
 }
 
+Value TryLock(const CallbackInfo &info) {
+  return Number::New(info.Env(), take(info.Env(), tryLock(asText(info[0]))).release());
+}
+
 void Close(const CallbackInfo &info) {
   if (close(asFd(info[0])) != 0) raise(info.Env(), failedErrno());
 }
@@ -362,7 +399,12 @@ Object Init(Env, Object exports) {
   offer<MapInfo>(exports, "mapInfo");
   offer<UpdateMap>(exports, "updateMap");
   offer<LookupMap>(exports, "lookupMap");
+  offer<MapEntries>(exports, "mapEntries");
+  offer<MapTypes>(exports, "mapTypes");
+  offer<OpenMapById>(exports, "openMapById");
+  offer<OpenProgramById>(exports, "openProgramById");
   offer<FreezeMap>(exports, "freezeMap");
+  offer<AwaitPrograms>(exports, "awaitPrograms");
   offer<ProgramInfo>(exports, "programInfo");
   offer<TestRun>(exports, "testRun");
   offer<AttachTcx>(exports, "attachTcx");
@@ -373,6 +415,7 @@ Object Init(Env, Object exports) {
   offer<NamespaceIdentity>(exports, "namespaceIdentity");
   offer<Pin>(exports, "pin");
   offer<OpenPin>(exports, "openPin");
+  offer<TryLock>(exports, "tryLock");
   offer<Close>(exports, "close");
   return exports;
 }

@@ -90,6 +90,16 @@ Type convert(const btf *types, uint32_t id, int depth, int &nodes) {
     out.inner.push_back(convert(types, btf_array(type)->type, depth + 1, nodes));
   } else if (btf_is_composite(type)) {
     out = convertMembers(types, type, depth, nodes);
+  } else if (btf_is_datasec(type)) {
+    out.kind = "struct";
+    out.size = type->size;
+    auto info = btf_var_secinfos(type);
+    for (int i = 0; i < btf_vlen(type); i++) {
+      auto variable = btf__type_by_id(types, info[i].type);
+      if (!variable || !btf_is_var(variable)) continue;
+      out.members.push_back({nameOf(types, variable), info[i].offset * 8, info[i].size * 8});
+      out.inner.push_back(convert(types, variable->type, depth + 1, nodes));
+    }
   } else if (btf_is_float(type)) {
     out.kind = "float";
     out.size = type->size;
@@ -177,6 +187,11 @@ std::vector<Parameter> parametersOf(const bpf_object *object) {
     return true;
   });
   return parameters;
+}
+
+Type describeType(const btf *types, uint32_t id) {
+  int nodes = 0;
+  return convert(types, id, 0, nodes);
 }
 
 int setParameter(bpf_object *object, const std::string &name, const std::vector<uint8_t> &value) {

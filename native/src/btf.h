@@ -41,6 +41,9 @@ struct Parameter {
 // The `const volatile` globals of an object's `.rodata` sections, static ones included.
 std::vector<Parameter> parametersOf(const bpf_object *object);
 
+// One type, by its id. A section of variables (DATASEC) is a struct of them.
+Type describeType(const btf *types, uint32_t id);
+
 // Writes a parameter's bytes into the initial value of its section. 0, -ENOENT (no such parameter), -EINVAL (its size
 // differs).
 int setParameter(bpf_object *object, const std::string &name, const std::vector<uint8_t> &bytes);

@@ -4,6 +4,9 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include <memory>
+#include <set>
+
 namespace remora {
 namespace {
 
@@ -76,7 +79,77 @@ Result<std::optional<Blob>> lookUpMap(int map, const Blob &key) {
   return failedErrno();
 }
 
+Result<Entries> mapEntries(int map, uint32_t limit) {
+  auto info = describe(map);
+  if (!info) return info.failure();
+  Entries entries{{}, false};
+  // A key that is deleted under the walk sends it back to the start: so keys already seen are known, and steps counted.
+  std::set<Blob> seen;
+  Blob key(info->key_size), next(info->key_size), value(valueBytes(*info));
+  bool first = true;
+  for (uint64_t steps = 0; steps < 2ull * info->max_entries + 2; steps++) {
+    if (bpf_map_get_next_key(map, first ? nullptr : key.data(), next.data())) {
+      if (errno == ENOENT) return entries;
+      return failedErrno();
+    }
+    first = false;
+    key = next;
+    if (!seen.insert(key).second) continue;
+    if (bpf_map_lookup_elem(map, key.data(), value.data())) {
+      if (errno == ENOENT) continue;  // an empty slot, or gone meanwhile
+      return failedErrno();
+    }
+    if (entries.list.size() == limit) {
+      entries.more = true;
+      return entries;
+    }
+    entries.list.emplace_back(key, value);
+  }
+  return entries;
+}
+
+Result<std::optional<KeyAndValue>> mapTypes(int map) {
+  auto info = describe(map);
+  if (!info) return info.failure();
+  if (info->btf_id == 0 || info->btf_value_type_id == 0) return std::optional<KeyAndValue>();
+  std::unique_ptr<btf, void (*)(btf *)> types(btf__load_from_kernel_by_id(info->btf_id), btf__free);
+  if (!types) return failedErrno();
+  KeyAndValue found{describeType(types.get(), info->btf_key_type_id),
+                    describeType(types.get(), info->btf_value_type_id)};
+  if (info->btf_key_type_id == 0) {  // sections of variables: one value, and a key that says nothing
+    found.key.kind = "other";
+    found.key.size = info->key_size;
+  }
+  return std::optional<KeyAndValue>(std::move(found));
+}
+
+Result<UniqueFd> openMapById(uint32_t id) {
+  int fd = bpf_map_get_fd_by_id(id);
+  if (fd < 0) return failed(-fd);
+  return UniqueFd(fd);
+}
+
+Result<UniqueFd> openProgramById(uint32_t id) {
+  int fd = bpf_prog_get_fd_by_id(id);
+  if (fd < 0) return failed(-fd);
+  return UniqueFd(fd);
+}
+
 int freezeMap(int map) { return bpf_map_freeze(map); }
+
+// A write to a map of maps returns only when no running program can hold the former value: the kernel waits for a
+// grace period (maybe_wait_bpf_programs in kernel/bpf/syscall.c). TC programs run inside of an RCU reader's section
+// from the chain's first position to its last.
+int awaitPrograms() {
+  UniqueFd inner(bpf_map_create(BPF_MAP_TYPE_ARRAY, "remora_inner", 4, 4, 1, nullptr));
+  if (!inner) return -errno;
+  LIBBPF_OPTS(bpf_map_create_opts, options, .inner_map_fd = static_cast<uint32_t>(inner.get()));
+  UniqueFd outer(bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "remora_wait", 4, 4, 1, &options));
+  if (!outer) return -errno;
+  uint32_t slot = 0;
+  int map = inner.get();
+  return bpf_map_update_elem(outer.get(), &slot, &map, BPF_ANY) ? -errno : 0;
+}
 
 Result<ProgramState> programInfo(int program) {
   // Twice: the first call says how many maps there are.

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "btf.h"
 #include "fd.h"
 #include "result.h"
 
@@ -31,6 +32,25 @@ Result<bool> updateMap(int map, const Blob &key, const Blob &value);
 // Nothing where there is no such key. A per-CPU map's values one after the other, each padded to 8 bytes.
 Result<std::optional<Blob>> lookUpMap(int map, const Blob &key);
 int freezeMap(int map);
+
+Result<UniqueFd> openMapById(uint32_t id);
+Result<UniqueFd> openProgramById(uint32_t id);
+
+// Returns when every program that was running has ended. 0 or a negative errno.
+int awaitPrograms();
+
+// Up to `limit` entries, none twice, and whether there were more.
+struct Entries {
+  std::vector<std::pair<Blob, Blob>> list;
+  bool more;
+};
+Result<Entries> mapEntries(int map, uint32_t limit);
+
+struct KeyAndValue {
+  Type key, value;
+};
+// Nothing where the map has no BTF.
+Result<std::optional<KeyAndValue>> mapTypes(int map);
 
 struct ProgramState {
   uint32_t id;

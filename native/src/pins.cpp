@@ -2,6 +2,8 @@
 #include "pins.h"
 
 #include <bpf/bpf.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 namespace remora {
@@ -19,6 +21,12 @@ Result<PinnedThing> openPin(const std::string &path) {
   for (auto [part, kind] : {std::pair("bpf-map", "map"), {"bpf-prog", "program"}, {"bpf_link", "link"}, {"bpf-link", "link"}})
     if (name.find(part) != std::string::npos) return PinnedThing{kind, std::move(fd)};
   return failed(EINVAL, "neither map, program nor link: " + name);
+}
+
+Result<UniqueFd> tryLock(const std::string &path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (!fd || flock(fd.get(), LOCK_EX | LOCK_NB)) return failedErrno();
+  return fd;
 }
 
 }  // namespace remora

@@ -18,4 +18,7 @@ struct PinnedThing {
 };
 Result<PinnedThing> openPin(const std::string &path);
 
+// Opens a directory and locks it (flock). EWOULDBLOCK where another has it; the last close of the descriptor unlocks.
+Result<UniqueFd> tryLock(const std::string &path);
+
 }  // namespace remora

@@ -20,8 +20,10 @@ import {
   KernelError,
   type KernelPort,
   type LinkInfo,
+  type MapEntries,
   type MapInfo,
   type MapSpec,
+  type MapTypes,
   type NamespaceIdentity,
   type ObjectInfo,
   type ObjectMap,
@@ -63,7 +65,13 @@ interface FakeLink {
   /** Undefined once it is detached. */
   device: FakeInterface | undefined;
 }
-type Kept = FakeMap | FakeProgram | FakeLink;
+/** A locked directory: whoever has it open keeps the others out. */
+interface FakeLock {
+  kind: "lock";
+  id: number;
+  node: Node;
+}
+type Kept = FakeMap | FakeProgram | FakeLink | FakeLock;
 
 interface FakeInterface {
   ifindex: number;
@@ -109,6 +117,8 @@ export class FakeKernel implements KernelPort {
   interfere: ((operation: string, number: number) => void) | undefined;
   /** Milliseconds since the epoch. */
   clock = 1_000_000;
+  /** The BTF of maps, by the map's name. */
+  readonly types = new Map<string, MapTypes>();
   /** TCX is missing: a kernel before Linux 6.6. */
   withoutTcx = false;
 
@@ -239,7 +249,7 @@ export class FakeKernel implements KernelPort {
   /** What is pinned there changes behind everybody's back. */
   tamper(path: string): FakeMap | FakeProgram | FakeLink {
     const kept = this.#nodes.get(path)?.pinned;
-    if (!kept) throw new Error(`nothing is pinned at ${path}`);
+    if (!kept || kept.kind === "lock") throw new Error(`nothing is pinned at ${path}`);
     return kept;
   }
   /** Writes a row of counters: the same words on the first CPU, nothing on the others. */
@@ -347,9 +357,41 @@ export class FakeKernel implements KernelPort {
     if (key.readUInt32LE() >= held.spec.maxEntries) return undefined;
     return Buffer.alloc(held.spec.type === "percpu_array" ? held.spec.valueSize * this.cpus : held.spec.valueSize);
   }
+  mapEntries(map: Fd, limit: number): MapEntries {
+    this.#step("mapEntries");
+    const held = this.#held("mapEntries", map, "map");
+    if (["ringbuf", "perf_event_array"].includes(held.spec.type))
+      throw new KernelError("mapEntries", "ENOTSUPP", "Operation not supported");
+    const array = held.spec.type.endsWith("array") && held.spec.type !== "prog_array";
+    const keys = array
+      ? Array.from({ length: held.spec.maxEntries }, (_, index) => key32(index))
+      : held.spec.type === "prog_array"
+        ? [...held.slots.keys()].sort((a, b) => a - b).map(key32)
+        : [...held.values.keys()].map((key) => Buffer.from(key, "hex"));
+    const perCpu = held.spec.type.includes("percpu");
+    const empty = Buffer.alloc(perCpu ? held.spec.valueSize * this.cpus : held.spec.valueSize);
+    const entries = keys.slice(0, limit).map((key) => {
+      const program = held.slots.get(key.readUInt32LE());
+      return { key, value: program ? key32(program.id) : (held.values.get(key.toString("hex")) ?? empty) };
+    });
+    return { entries, more: keys.length > limit };
+  }
+  mapTypes(map: Fd): MapTypes | undefined {
+    this.#step("mapTypes");
+    return this.types.get(this.#held("mapTypes", map, "map").spec.name);
+  }
+  openMapById(id: number): Fd {
+    return this.#openById("openMapById", "map", id);
+  }
+  openProgramById(id: number): Fd {
+    return this.#openById("openProgramById", "program", id);
+  }
   freezeMap(map: Fd): void {
     this.#step("freezeMap");
     this.#held("freezeMap", map, "map").frozen = true;
+  }
+  awaitPrograms(): void {
+    this.#step("awaitPrograms");
   }
   programInfo(program: Fd): ProgramInfo {
     this.#step("programInfo");
@@ -415,7 +457,8 @@ export class FakeKernel implements KernelPort {
     this.#step(`openPin ${path}`);
     const node = this.#nodes.get(path);
     if (!node) throw new KernelError("openPin", "ENOENT", `${path}: No such file or directory`);
-    if (!node.pinned) throw new KernelError("openPin", "EACCES", `${path}: Permission denied`);
+    if (!node.pinned || node.pinned.kind === "lock")
+      throw new KernelError("openPin", "EACCES", `${path}: Permission denied`);
     return { kind: node.pinned.kind, fd: this.#open(node.pinned) };
   }
   close(fd: Fd): void {
@@ -439,6 +482,29 @@ export class FakeKernel implements KernelPort {
     this.#nodes.delete(path);
     this.#touchParent(path);
     this.#reap();
+  }
+  renamePin(from: string, to: string): void {
+    this.#step(`renamePin ${from} ${to}`);
+    const node = this.#nodes.get(from);
+    if (!node) throw new KernelError("renamePin", "ENOENT", `${from}: No such file or directory`);
+    this.#nodes.set(to, node);
+    this.#nodes.delete(from);
+    this.#touchParent(to);
+    this.#reap();
+  }
+  tryLock(path: string): Fd | undefined {
+    this.#step(`tryLock ${path}`);
+    const node = this.#nodes.get(path);
+    if (!node) throw new KernelError("tryLock", "ENOENT", `${path}: No such file or directory`);
+    if (!node.directory) throw new KernelError("tryLock", "ENOTDIR", `${path}: Not a directory`);
+    for (const kept of this.#kept) if (kept.kind === "lock" && kept.node === node) return undefined;
+    const lock: FakeLock = { kind: "lock", id: this.#nextId++, node };
+    this.#kept.add(lock);
+    return this.#open(lock);
+  }
+  names(path: string, directory: Fd): boolean {
+    this.#step(`names ${path}`);
+    return this.#nodes.get(path) === this.#held("names", directory, "lock").node;
   }
   removeDirectory(path: string): void {
     this.#step(`removeDirectory ${path}`);
@@ -494,6 +560,13 @@ export class FakeKernel implements KernelPort {
   #mistake(operation: string, message: string): KernelError {
     this.mistakes.push(`${operation}: ${message}`);
     return new KernelError(operation, "EBADF", message);
+  }
+
+  #openById(operation: string, kind: Kept["kind"], id: number): Fd {
+    this.#step(operation);
+    const found = [...this.#kept].find((kept) => kept.kind === kind && kept.id === id);
+    if (!found) throw new KernelError(operation, "ENOENT", `${kind} ${id}: No such file or directory`);
+    return this.#open(found);
   }
 
   #object(operation: string, object: Buffer): FakeObject {
@@ -577,7 +650,7 @@ export class FakeKernel implements KernelPort {
       reached.add(kept);
       if (kept.kind === "link") visit(kept.program);
       else if (kept.kind === "program") kept.maps.forEach(visit);
-      else [...kept.slots.values()].forEach(visit);
+      else if (kept.kind === "map") [...kept.slots.values()].forEach(visit);
     };
     held.forEach(visit);
     for (const kept of this.#kept) if (!reached.has(kept)) this.#kept.delete(kept);

@@ -4,7 +4,7 @@
  * KernelError that says what was tried, on what, why it failed and, where that is known, what to do about it.
  */
 import { createHash } from "node:crypto";
-import { lstatSync, mkdirSync, readdirSync, rmdirSync, statfsSync, unlinkSync } from "node:fs";
+import { fstatSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { loadAddon } from "./addon.ts";
 import { KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
@@ -16,6 +16,8 @@ type Addon = Omit<
   | "namespaceIdentity"
   | "makeDirectory"
   | "removePin"
+  | "renamePin"
+  | "names"
   | "removeDirectory"
   | "listDirectory"
   | "modified"
@@ -57,6 +59,11 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   mapInfo: () => "the map's description was not read",
   updateMap: (_, key) => `key ${key.toString("hex")} was not written`,
   lookupMap: (_, key) => `key ${key.toString("hex")} was not read`,
+  mapEntries: () => "the map's entries were not read",
+  mapTypes: () => "the map's types were not read",
+  openMapById: (id) => `map ${id} was not opened`,
+  openProgramById: (id) => `program ${id} was not opened`,
+  awaitPrograms: () => "running programs were not waited for",
   freezeMap: () => "the map was not frozen",
   programInfo: () => "the program's description was not read",
   testRun: (request) => `a packet of ${request.packet.length} bytes was not run`,
@@ -72,7 +79,10 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   close: (fd) => `descriptor ${fd} was not closed`,
   makeDirectory: (path) => `${path} was not made`,
   removePin: (path) => `${path} was not removed`,
+  renamePin: (from, to) => `${from} was not renamed to ${to}`,
   removeDirectory: (path) => `${path} was not removed`,
+  tryLock: (path) => `${path} was not locked`,
+  names: (path) => `${path} was not read`,
   listDirectory: (path) => `${path} was not listed`,
   modified: (path) => `${path} was not read`,
   isBpffs: (path) => `${path} was not read`,
@@ -98,6 +108,13 @@ export function createNativeKernel(): KernelPort {
       mkdirSync(path, { mode: 0o700 });
     },
     removePin: (path) => unless(["ENOENT"], undefined, () => unlinkSync(path)),
+    renamePin: (from, to) => renameSync(from, to),
+    tryLock: (path) => unless(["EWOULDBLOCK", "EAGAIN"], undefined, () => addon.tryLock(path)),
+    names: (path, directory) => {
+      const there = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+      const open = fstatSync(directory, { bigint: true });
+      return there !== undefined && there.ino === open.ino && there.dev === open.dev;
+    },
     removeDirectory: (path) => unless(["ENOENT"], undefined, () => rmdirSync(path)),
     listDirectory: (path) =>
       unless(["ENOENT"], [], () =>

@@ -188,6 +188,16 @@ export interface LinkInfo {
   ifindex: number;
   direction: Direction | null;
 }
+/** Some entries of a map, and whether there were more. Per-CPU values as `lookupMap` gives them. */
+export interface MapEntries {
+  entries: { key: Buffer; value: Buffer }[];
+  more: boolean;
+}
+/** What a map holds, by its BTF. A `.data`, `.bss` or `.rodata` has a struct of its variables for a value. */
+export interface MapTypes {
+  key: BtfType;
+  value: BtfType;
+}
 export type Pinned = { kind: "map" | "program" | "link"; fd: Fd };
 
 export interface TestRunRequest {
@@ -246,9 +256,25 @@ export interface KernelPort {
   updateMap(map: Fd, key: Buffer, value: Buffer): void;
   /** Undefined where there is no such key. Per-CPU values come one after the other, each padded to 8 bytes. */
   lookupMap(map: Fd, key: Buffer): Buffer | undefined;
+  /**
+   * Up to `limit` entries. Of an array every slot counts, of a PROG_ARRAY or a map of maps those that hold something (the
+   * value is an id). What comes and goes meanwhile may be in or out, but nothing is given twice.
+   * Throws for types that user space cannot read by key: ENOTSUPP, EOPNOTSUPP or EINVAL.
+   */
+  mapEntries(map: Fd, limit: number): MapEntries;
+  /** Undefined where the map was made without BTF. */
+  mapTypes(map: Fd): MapTypes | undefined;
+  /** A map or program of the kernel's by its id. ENOENT where it is gone. */
+  openMapById(id: number): Fd;
+  openProgramById(id: number): Fd;
   /** Read-only for user space from now on. */
   freezeMap(map: Fd): void;
   programInfo(program: Fd): ProgramInfo;
+  /**
+   * Returns when every program that was running at the call has ended: what was switched off before the call is in
+   * use by no packet then. Takes a grace period of RCU, some 10 milliseconds.
+   */
+  awaitPrograms(): void;
   testRun(request: TestRunRequest): TestRunResult;
 
   /** Attaches a program as the last one on the interface's TCX hook, from a thread inside the namespace. */
@@ -272,10 +298,19 @@ export interface KernelPort {
    */
   makeDirectory(path: string): void;
   removePin(path: string): void;
+  /** Gives a pin another name in the same bpffs, in place of what had it. One step: the name is never without a pin. */
+  renamePin(from: string, to: string): void;
   removeDirectory(path: string): void;
   listDirectory(path: string): { name: string; directory: boolean }[];
   /** When a file or directory of bpffs was last changed, in milliseconds since the epoch; undefined where it is not there. */
   modified(path: string): number | undefined;
+  /**
+   * Locks a directory against everybody else who asks (flock); closing the descriptor, or the process' end, unlocks.
+   * Undefined where another has it. ENOENT where there is no directory. Never waits.
+   */
+  tryLock(path: string): Fd | undefined;
+  /** True where the path still names the directory that is open: not removed, nor made again by another. */
+  names(path: string, directory: Fd): boolean;
   /** True where the path (or the nearest parent that exists) lies on a bpffs. */
   isBpffs(path: string): boolean;
 }
