@@ -35,11 +35,12 @@ function code(path: string): string {
 const layers: Record<string, string[]> = {
   main: ["cli", "verbs", "log", "cni", "kernel"],
   log: [],
-  cli: ["select", "catalog", "chain", "kernel"],
+  cli: ["select", "catalog", "chain", "values", "kernel"],
   verbs: ["cni", "log", "select", "catalog", "chain", "kernel"],
   select: ["catalog", "kernel"],
   catalog: ["kernel"],
   chain: ["kernel"],
+  values: ["kernel"],
   kernel: [],
   cni: [],
 };

@@ -1,89 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The commands on the real kernel: a pod with a chain, packets through it, and its end. */
 
-import { chmodSync, copyFileSync, mkdirSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { run as command, type Scratch, scratch } from "../../e2e/lib/scratch.ts";
-import { openCatalog } from "../catalog/catalog.ts";
-import { attach } from "../chain/attach.ts";
-import { plan } from "../chain/plan.ts";
-import { createNativeKernel } from "../kernel/native.ts";
-import type { AttachmentStatus, NodeConfig } from "../model.ts";
-import { select } from "../select/select.ts";
-import { run } from "./run.ts";
-
-const kernel = createNativeKernel();
-const library = resolve(import.meta.dirname, "../../bpf");
-const containerId = "3f2a9c01bd7e44aa90c1d2e3f405162738495a6b7c8d9e0f1a2b3c4d5e6f7081";
-
-async function remora(...argv: string[]) {
-  let stdout = "";
-  let stderr = "";
-  const io = {
-    stdout(text: string) {
-      stdout += text;
-    },
-    stderr(text: string) {
-      stderr += text;
-    },
-    isTerminal: false,
-    columns: 0,
-  };
-  const status = await run(argv, io);
-  return { status, stdout, stderr };
-}
-
-/** A program directory with the library's programs, compiled. */
-function programs(world: Scratch): string {
-  const directory = join(world.dir, "programs");
-  mkdirSync(directory, { mode: 0o755 });
-  for (const name of ["count", "acl"]) {
-    const object = world.compile(join(library, `${name}.bpf.c`));
-    copyFileSync(object, join(directory, basename(object)));
-    chmodSync(join(directory, basename(object)), 0o644);
-  }
-  return directory;
-}
-
-/** Two namespaces with a pair between them; the second is the pod, with a chain as these annotations ask for it. */
-async function pod(world: Scratch, annotations: Record<string, string>) {
-  const outside = world.namespace();
-  const inside = world.namespace();
-  world.veth(
-    { namespace: outside, ifname: "outside", addresses: ["10.99.0.1/24"] },
-    { namespace: inside, ifname: "eth0", addresses: ["10.99.0.2/24"] },
-  );
-  const bpffs = join(world.bpffs(), "remora");
-  const config: NodeConfig = {
-    network: "pods",
-    programDirs: [programs(world)],
-    chain: [],
-    allow: { "*": ["*"] },
-    failurePolicy: "closed",
-    hook: "auto",
-    bpffs,
-    agent: { socket: "/nowhere" },
-    log: { level: "info" },
-  };
-  const identity = { namespace: "shop", name: "web", uid: "u1" };
-  const catalog = await openCatalog(config.programDirs, kernel);
-  const { selected, missing } = select({ config, annotations, pod: identity, catalog });
-  attach(
-    kernel,
-    plan({
-      id: { network: "pods", containerId, ifname: "eth0" },
-      netns: inside.path,
-      interface: kernel.findInterface(inside.path, "eth0"),
-      pod: identity,
-      config,
-      selected,
-      missing,
-    }),
-  );
-  return { bpffs, outside, inside };
-}
+import { containerId, pod, programs, remora } from "../../e2e/lib/pod.ts";
+import { run as command, scratch } from "../../e2e/lib/scratch.ts";
+import type { AttachmentStatus } from "../model.ts";
 
 test("status shows what packets met, gc takes away what its namespace left", async () => {
   using world = scratch();
