@@ -157,15 +157,25 @@ function late(): RemoraError {
 // ---- the command line --------------------------------------------------------------------------------------------
 
 function beCommandLine(): void {
+  let watched: { stop(): void } | undefined;
   void import("./cli/run.ts")
     .then(({ run }) =>
       run(process.argv.slice(2), {
         stdout: (text) => {
-          if (!print(text)) process.exit(1);
+          if (print(text)) return;
+          // Who watches has to put things back first; nothing can be told to anybody any more.
+          if (watched) watched.stop();
+          else process.exit(1);
         },
         stderr: (text) => void process.stderr.write(text),
         isTerminal: process.stdout.isTTY === true,
         columns: process.stdout.columns ?? 0,
+        watch: async () => {
+          const { openWatch } = await import("./cli/watch.ts");
+          const watch = openWatch(process.stdin, process.stdout);
+          watched = watch;
+          return watch;
+        },
         env: process.env,
         executable: process.execPath,
       }),

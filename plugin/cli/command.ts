@@ -11,9 +11,24 @@ export interface Io {
   isTerminal: boolean;
   /** Of the terminal; 0 where it is unknown. */
   columns: number;
+  /** For commands that go on until they are stopped: begins to listen for keys and signals. */
+  watch?(): Promise<Watch>;
   env?: Record<string, string | undefined>;
   /** The running executable (`process.execPath`): the program library lies in `../programs` of its folder. */
   executable?: string;
+}
+
+/** Time, and the wish to stop: a signal, `q` or Ctrl-C on a terminal, stdout that nobody reads any more. */
+export interface Watch extends Disposable {
+  readonly stopped: boolean;
+  /** Milliseconds of a clock that never jumps. */
+  now(): number;
+  /** Wall clock, milliseconds since the epoch. */
+  date(): number;
+  /** Columns and rows of the terminal as it is now; 0 where they are unknown. */
+  size(): { columns: number; rows: number };
+  /** Waits that long; ends early, with what happened, where a key is pressed or the command is to stop. */
+  pause(milliseconds: number): Promise<"elapsed" | "stopped" | { key: string }>;
 }
 
 /** What a command reaches beyond its arguments; a test puts its own in place. */

@@ -41,9 +41,9 @@ export const command: Command = {
   },
   help: `
 Shows what the maps of one of a pod's programs hold, with the names that the program's BTF gives to
-keys and values. The pod is a name, namespace/name, a container id, or the beginning of one. MAP shows
-that map only; without it the program's constants (.rodata: its parameters) are left out. Entries
-of arrays that hold nothing but zeros are left out of the text.
+keys and values. The pod is a name, namespace/name, a container id, or the beginning of one. MAP
+shows that map only; without it the program's constants (.rodata: its parameters) are left out.
+Entries of arrays that hold nothing but zeros are left out of the text.
 
 A value of a per-CPU map is the sum over all CPUs: numbers are added up, a name or text is given where
 all CPUs agree, else it is null. A number that JSON cannot hold exactly is a string; bytes of unknown

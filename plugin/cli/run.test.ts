@@ -28,7 +28,7 @@ async function remora(argv: string[], kernel: KernelPort = new FakeKernel()): Pr
   return { status, ...outcome };
 }
 
-const names = ["status", "programs", "inspect", "doctor", "gc", "version"];
+const names = ["status", "top", "maps", "programs", "inspect", "doctor", "gc", "version"];
 
 test("without arguments it says what it is and lists its commands", async () => {
   const { status, stdout, stderr } = await remora([]);
@@ -63,7 +63,7 @@ test("the version is the package's", async () => {
 
 for (const [argv, stderr] of [
   [["stauts"], 'remora: unknown command "stauts", did you mean "status"?\nremora --help tells how.\n'],
-  [["top"], 'remora: unknown command "top"\nremora --help tells how.\n'],
+  [["agent"], 'remora: unknown command "agent"\nremora --help tells how.\n'],
   [["constructor"], 'remora: unknown command "constructor"\nremora --help tells how.\n'],
   [["--jsn"], 'remora: unknown option --jsn, did you mean "--json"?\nremora --help tells how.\n'],
   [

@@ -19,6 +19,7 @@ const defaultBpffs = "/sys/fs/bpf/remora";
 /** "To add a command": its file, and its line here. */
 const commands: Record<string, { summary: string; load(): Promise<{ command: Command }> }> = {
   status: { summary: "what is attached on this node, with counters", load: () => import("./status.ts") },
+  top: { summary: "what is attached, live, with rates", load: () => import("./top.ts") },
   maps: { summary: "what the maps of a pod's program hold", load: () => import("./maps.ts") },
   programs: { summary: "the catalog: what a pod can ask for", load: () => import("./programs.ts") },
   inspect: { summary: "one object: entries, parameters, maps", load: () => import("./inspect.ts") },

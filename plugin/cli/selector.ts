@@ -6,7 +6,7 @@ import type { AttachmentStatus } from "../model.ts";
 import { printable, shortId } from "./terminal.ts";
 
 /** How a person names an attachment's owner: `namespace/name`, or the container where no pod is known. */
-export function ownerOf({ pod, containerId }: AttachmentStatus): string {
+export function ownerOf({ pod, containerId }: Pick<AttachmentStatus, "pod" | "containerId">): string {
   return pod === null ? `container ${shortId(containerId)}` : `${pod.namespace}/${pod.name}`;
 }
 
