@@ -45,13 +45,14 @@ keys and values. The pod is a name, namespace/name, a container id, or the begin
 shows that map only; without it the program's constants (.rodata: its parameters) are left out.
 Entries of arrays that hold nothing but zeros are left out of the text.
 
-A value of a per-CPU map is the sum over all CPUs: numbers are added up, a name or text is given where
-all CPUs agree, else it is null. A number that JSON cannot hold exactly is a string; bytes of unknown
-type are hexadecimal.
+A value of a per-CPU map is the sum over all CPUs: numbers are added up, a name or text is given
+where all CPUs agree, else it is null. A number that JSON cannot hold exactly is a string;
+bytes of unknown type are hexadecimal.
 
 --json prints {"maps":[{"program","ifname","at":[{"direction","position"}],"name","type","id",
 "keySize","valueSize","maxEntries","entries":[{"key","value"}],"more":false}]}, with "values" (one per
-CPU) instead of "value" for --per-cpu, and "unreadable" instead of "entries" where a map cannot be read.`,
+CPU) instead of "value" for --per-cpu, and "unreadable" instead of "entries" where a map cannot be
+read.`,
   async run({ args, io, tools, json, bpffs }) {
     const [pod, program, map] = args.positionals;
     if (pod === undefined || program === undefined)

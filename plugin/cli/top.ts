@@ -40,8 +40,8 @@ in a pipe each picture is a block of text.
 Keys sort: p packets/s, b bits/s, d drops/s, D all dropped so far, t all packets so far, c the order
 of the chains. The most comes first.
 
---json prints one object a line for each picture: {"time","seconds","programs":[{"containerId","pod",
-"ifname","direction","position","program","at","packets","bytes","dropped","broken",
+--json prints one object a line for each picture: {"time","seconds","programs":[{"containerId",
+"pod","ifname","direction","position","program","at","packets","bytes","dropped","broken",
 "packetsPerSecond","bitsPerSecond","droppedPerSecond"}]}; a rate is null until it is known.`,
   async run({ args, io, tools, json, bpffs }) {
     const interval = number(args.text("interval") ?? "1", "--interval", 0.05, 3600) * 1000;
