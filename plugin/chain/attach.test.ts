@@ -9,6 +9,7 @@ import { check } from "./check.ts";
 import { detach } from "./detach.ts";
 import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
 import { EntryFailed } from "./generation.ts";
+import { claim } from "./lock.ts";
 import { pinsOf } from "./pins.ts";
 import { type ChainPlan, type PlanInput, plan } from "./plan.ts";
 
@@ -121,7 +122,7 @@ test("what is missing is recorded, also where it was all there was", () => {
 test("the folders above the root are made where they are missing", () => {
   const kernel = machine();
   const deep = "/sys/fs/bpf/a/b/remora";
-  const config = { bpffs: deep, failurePolicy: "closed", hook: "auto" } as const;
+  const config = { bpffs: deep, failurePolicy: "closed" as const, hook: "auto" as const, programDirs: [] };
   attach(kernel, richPlan(kernel, { config }));
   check(kernel, deep, id, netns);
   detach(kernel, deep, id);
@@ -199,11 +200,9 @@ for (const [when, prepare] of [
   });
 }
 
-/** Before the claim: the folder is made after the old chain was removed. */
+/** Before the first map is made, what an earlier ADD left is removed. */
 function failedInDetach(kernel: FakeKernel, before: number, nth: number): boolean {
-  const claim = kernel.operations.findIndex(
-    (operation, index) => index >= before && operation === `makeDirectory ${pins.root}`,
-  );
+  const claim = kernel.operations.findIndex((operation, index) => index >= before && operation.startsWith("createMap"));
   return claim < 0 || before + nth - 1 < claim;
 }
 
@@ -323,18 +322,20 @@ test("a network's folder that a DEL removes while an ADD makes it is made again"
   check(kernel, bpffs, id, netns);
 });
 
-test("another ADD of the same attachment at the same time is told to try again", () => {
+test("a folder that was removed and made again by others is noticed before anything is attached", async () => {
   const kernel = machine();
-  let first = true;
+  using lock = await claim(kernel, pins, 0);
   kernel.interfere = (operation) => {
-    if (operation !== `makeDirectory ${pins.directory}` || !first) return;
-    first = false;
-    addOnce(kernel);
+    if (operation !== "updateMap" || !kernel.operations.at(-2)?.startsWith("createMap remora_record")) return;
+    detach(kernel, bpffs, id);
+    // Another ADD is just as far: its folders are there, and these pins would be welcome in them.
+    kernel.interfere = undefined;
+    for (const path of [pins.root, pins.network, pins.directory]) kernel.makeDirectory(path);
   };
-  const error = caught(() => addOnce(kernel));
+  const error = caught(() => attach(kernel, richPlan(kernel), undefined, lock));
   kernel.interfere = undefined;
-  assert.is((error as RemoraError).code, code.tryAgainLater);
-  check(kernel, bpffs, id, netns);
+  assert.is((error as RemoraError).code, code.unknownContainer);
+  assert.equal(kernel.chains("ingress"), []);
 });
 
 test("a program that does not load is named", () => {

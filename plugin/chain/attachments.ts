@@ -3,7 +3,8 @@
 
 import type { KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
-import { type AttachmentPins, attachmentOf, belongsInAttachment, pinsIn, rootOf } from "./pins.ts";
+import { type AttachmentPins, attachmentOf, belongsInAttachment, generationOf, pinsIn, rootOf } from "./pins.ts";
+import type { AttachmentRecord } from "./record.ts";
 
 export interface Found {
   /** From the folders' names. Of a container id that is too long for a name, the record holds the whole. */
@@ -28,6 +29,14 @@ export function findInNetwork(kernel: KernelPort, bpffs: string, networkName: st
 /** Whether a folder holds nothing but what Remora puts there: what else is in it makes it somebody else's. */
 export function holdsOnlyOurs(kernel: KernelPort, pins: AttachmentPins): boolean {
   return kernel.listDirectory(pins.directory).every(({ name }) => belongsInAttachment(name));
+}
+
+/** The generations of an attachment that are not the record's: a change is at work, or was interrupted. */
+export function otherGenerations(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): number[] {
+  return kernel
+    .listDirectory(pins.directory)
+    .map(({ name }) => generationOf(name))
+    .filter((number): number is number => number !== undefined && number !== record.generation);
 }
 
 function folders(kernel: KernelPort, path: string): string[] {

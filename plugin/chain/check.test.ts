@@ -4,10 +4,10 @@ import * as assert from "uvu/assert";
 import { code, RemoraError } from "../errors.ts";
 import type { FakeKernel } from "../kernel/fake.ts";
 import { attach } from "./attach.ts";
+import { u32 } from "./bytes.ts";
 import { check } from "./check.ts";
 import { detach } from "./detach.ts";
 import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
-import { u32 } from "./generation.ts";
 import { pinsOf } from "./pins.ts";
 import { plan } from "./plan.ts";
 

@@ -11,7 +11,7 @@
 import { code, RemoraError } from "../errors.ts";
 import { type Direction, directions, type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
-import { u32 } from "./generation.ts";
+import { u32 } from "./bytes.ts";
 import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
 import {
   type AttachmentRecord,
@@ -90,8 +90,11 @@ function checkChain(
     checkSlot(kernel, array, direction, position, stage);
   });
   openMap(kernel, paths.counters, `the ${direction} counters are`, chain.countersId, handles);
+  if (chain.baseId) openMap(kernel, paths.base, `the base of the ${direction} counters is`, chain.baseId, handles);
   chain.stages.forEach(({ entries: [entry], maps }, position) => {
-    for (const { name, id, scope } of maps) {
+    for (const { name, id, scope, pinned } of maps) {
+      // The program id stands for the others: a program's maps are its own for good.
+      if (!pinned) continue;
       const path = scope === "node" ? nodeMapPins(pins.root, entry?.program).map(name) : paths.map(position, name);
       openMap(kernel, path, `map ${name} of ${direction} position ${position} is`, id, handles);
     }

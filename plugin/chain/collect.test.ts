@@ -13,45 +13,48 @@ const planFor = (kernel: FakeKernel, containerId: string, network = id.network):
   plan(input(kernel, [select(kernel, "p")], { id: { network, containerId, ifname: "eth0" } }));
 const containers = ({ removed }: { removed: { containerId: string }[] }) => removed.map((one) => one.containerId);
 
-test("GC removes what is not valid, of its own network only", () => {
+test("GC removes what is not valid, of its own network only", async () => {
   const kernel = machine();
   for (const containerId of ["keep.1", "dead", "x".repeat(300)]) attach(kernel, planFor(kernel, containerId));
   attach(kernel, planFor(kernel, "dead", "other"));
-  const collected = collectNetwork(kernel, bpffs, id.network, [{ containerId: "keep.1", ifname: "eth0" }]);
+  const collected = await collectNetwork(kernel, bpffs, id.network, [{ containerId: "keep.1", ifname: "eth0" }]);
   assert.equal(containers(collected), ["dead", "x".repeat(300)]);
   assert.equal(collected.failed, []);
   check(kernel, bpffs, { ...id, containerId: "keep.1" }, netns);
   check(kernel, bpffs, { ...id, network: "other", containerId: "dead" }, netns);
-  assert.is(collectNetwork(kernel, bpffs, "other", []).removed.length, 1);
-  assert.is(collectNetwork(kernel, bpffs, id.network, []).removed.length, 1);
+  assert.is((await collectNetwork(kernel, bpffs, "other", [])).removed.length, 1);
+  assert.is((await collectNetwork(kernel, bpffs, id.network, [])).removed.length, 1);
   assert.equal(kernel.left(), []);
 });
 
-test("GC of the same container's other interface", () => {
+test("GC of the same container's other interface", async () => {
   const kernel = machine();
   attach(kernel, planFor(kernel, "c"));
-  assert.is(collectNetwork(kernel, bpffs, id.network, [{ containerId: "c", ifname: "eth1" }]).removed.length, 1);
+  assert.is(
+    (await collectNetwork(kernel, bpffs, id.network, [{ containerId: "c", ifname: "eth1" }])).removed.length,
+    1,
+  );
 });
 
-test("GC goes on over errors, and tells them", () => {
+test("GC goes on over errors, and tells them", async () => {
   const kernel = machine();
   for (const containerId of ["a", "b", "c"]) attach(kernel, planFor(kernel, containerId));
   const broken = pinsOf(bpffs, { ...id, containerId: "b" }).record;
   kernel.interfere = (operation) => {
     if (operation === `removePin ${broken}`) kernel.failAt(0, "EIO");
   };
-  const collected = collectNetwork(kernel, bpffs, id.network, []);
+  const collected = await collectNetwork(kernel, bpffs, id.network, []);
   kernel.interfere = undefined;
   assert.equal(containers(collected), ["a", "c"]);
   assert.equal(
     collected.failed.map((one) => one.containerId),
     ["b"],
   );
-  assert.equal(containers(collectNetwork(kernel, bpffs, id.network, [])), ["b"]);
+  assert.equal(containers(await collectNetwork(kernel, bpffs, id.network, [])), ["b"]);
   assert.equal(kernel.left(), []);
 });
 
-test("what is not ours stays", () => {
+test("what is not ours stays", async () => {
   const kernel = machine();
   attach(kernel, planFor(kernel, "mine"));
   const foreign = "/sys/fs/bpf/remora/podnet/theirs:eth0";
@@ -59,7 +62,7 @@ test("what is not ours stays", () => {
   kernel.makeDirectory(`${foreign}/globals`);
   kernel.makeDirectory("/sys/fs/bpf/remora/podnet/tc");
   kernel.clock += 10 ** 9;
-  assert.equal(containers(collectNetwork(kernel, bpffs, id.network, [])), ["mine"]);
+  assert.equal(containers(await collectNetwork(kernel, bpffs, id.network, [])), ["mine"]);
   assert.equal(containers(collect(kernel, bpffs, { now: kernel.clock })), []);
   assert.equal(kernel.files(), [
     "/sys/fs/bpf/remora",

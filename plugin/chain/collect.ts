@@ -3,14 +3,18 @@
 
 import { directions, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
-import { type Found, findAttachments, findInNetwork, holdsOnlyOurs } from "./attachments.ts";
+import { type Found, findAttachments, findInNetwork, holdsOnlyOurs, otherGenerations } from "./attachments.ts";
 import { removeAttachment } from "./detach.ts";
+import { Lock, lockDeadlines, lockOrGoOn, tryLock } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { attachmentName, encodeName, rootOf } from "./pins.ts";
 import { type AttachmentRecord, readRecord, recordedNamespace } from "./record.ts";
+import { settle } from "./settle.ts";
 import { messageOf } from "./undo.ts";
 
 export interface Collected {
+  /** Attachments that stay, and what was done to finish or take back an interrupted change of them. */
+  settled: (AttachmentId & { what: string })[];
   /** What was removed, and why. */
   removed: (AttachmentId & { reason: string })[];
   /** What should have been removed and could not be, wholly. */
@@ -21,18 +25,21 @@ export interface Collected {
  * CNI GC: removes every attachment of one network that is not among the valid ones. The runtime sees to it that no ADD
  * runs meanwhile (CNI 1.1, "Lifecycle & Ordering"). Goes on over errors.
  */
-export function collectNetwork(
+export async function collectNetwork(
   kernel: KernelPort,
   bpffs: string,
   network: string,
   valid: Pick<AttachmentId, "containerId" | "ifname">[],
-): Collected {
+): Promise<Collected> {
   const keep = new Set(valid.map((id) => `/${attachmentName(id)}`));
   const doomed = findInNetwork(kernel, bpffs, encodeName(network)).filter(
     ({ pins }) => !keep.has(pins.directory.slice(pins.directory.lastIndexOf("/"))),
   );
-  const collected: Collected = { removed: [], failed: [] };
-  for (const found of doomed) consider(kernel, found, () => "not among the valid attachments", collected);
+  const collected: Collected = { settled: [], removed: [], failed: [] };
+  for (const found of doomed) {
+    using _ = await lockOrGoOn(kernel, found.pins, lockDeadlines.gc);
+    consider(kernel, found, () => "not among the valid attachments", collected);
+  }
   return collected;
 }
 
@@ -42,7 +49,8 @@ export const defaultGraceSeconds = 120;
 /**
  * `remora gc`: removes attachments, of all networks, whose links have lost their interface (the namespace is gone), whose
  * namespace is gone where they have no links, and what an interrupted ADD left half made. An attachment with a link
- * in place is never touched. Goes on over errors.
+ * in place is never removed; where a change of it was interrupted, that is finished or taken back (settle.ts). What somebody
+ * has locked is left alone: he is at work on it. Goes on over errors.
  *
  * @param options.graceSeconds how long a folder that is not complete is left alone: an ADD may be at work in it.
  * @param options.now milliseconds since the epoch.
@@ -54,34 +62,57 @@ export function collect(
   options: { graceSeconds?: number; now?: number; dryRun?: boolean } = {},
 ): Collected {
   const { graceSeconds = defaultGraceSeconds, now = Date.now(), dryRun = false } = options;
-  const collected: Collected = { removed: [], failed: [] };
+  const collected: Collected = { settled: [], removed: [], failed: [] };
   for (const found of findAttachments(kernel, bpffs)) {
+    if (!holdsOnlyOurs(kernel, found.pins)) continue;
+    let locked: Lock | "busy" | "gone";
+    try {
+      locked = tryLock(kernel, found.pins);
+    } catch (error) {
+      collected.failed.push({ ...found.id, error });
+      continue;
+    }
+    if (!(locked instanceof Lock)) continue;
+    using _ = locked;
     const reason = (): string | undefined => {
       const why = whyStale(kernel, found);
       if (why === undefined || why.certain) return why?.reason;
       const changed = kernel.modified(found.pins.directory);
       return changed !== undefined && now - changed >= graceSeconds * 1000 ? why.reason : undefined;
     };
-    consider(kernel, found, reason, collected, dryRun);
+    if (!consider(kernel, found, reason, collected, dryRun)) settleOne(kernel, found, collected, dryRun);
   }
   // A killed ADD may have left maps of scope node that no attachment's removal has found.
   if (!dryRun && kernel.isBpffs(rootOf(bpffs))) releaseNodeMaps(kernel, bpffs);
   return collected;
 }
 
+/** @returns whether it was to be removed, or could not be considered. */
 function consider(
   kernel: KernelPort,
   found: Found,
   why: () => string | undefined,
   collected: Collected,
   dryRun = false,
-): void {
+): boolean {
   try {
     const reason = why();
-    if (reason === undefined || !holdsOnlyOurs(kernel, found.pins)) return;
+    if (reason === undefined || !holdsOnlyOurs(kernel, found.pins)) return false;
     const id = wholeId(kernel, found);
     if (!dryRun) removeAttachment(kernel, found.pins);
     collected.removed.push({ ...id, reason });
+  } catch (error) {
+    collected.failed.push({ ...found.id, error });
+  }
+  return true;
+}
+
+function settleOne(kernel: KernelPort, found: Found, collected: Collected, dryRun: boolean): void {
+  try {
+    const record = readRecord(kernel, found.pins);
+    if (!record || otherGenerations(kernel, found.pins, record).length === 0) return;
+    const what = dryRun ? "a change was interrupted" : settle(kernel, found.pins);
+    if (what !== undefined) collected.settled.push({ ...record.id, what });
   } catch (error) {
     collected.failed.push({ ...found.id, error });
   }

@@ -9,10 +9,12 @@
  * word, a packet in flight can still be seen half: what would be negative is 0.
  */
 
-import { counterLayout, type Ending, endings, type Fd, type KernelPort } from "../kernel/port.ts";
-import { u32 } from "./generation.ts";
+import { counterLayout, type Ending, endings, type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
+import { u32 } from "./bytes.ts";
+import type { DirectionPins } from "./pins.ts";
+import { Handles } from "./undo.ts";
 
-/** Whole numbers since the chain was made. `proceeded` and all of `ended` together are `packets`. */
+/** Whole numbers since the generation was made, or since the program joined the chain. `proceeded` and all of `ended` together are `packets`. */
 export interface Counts {
   packets: number;
   bytes: number;
@@ -26,6 +28,67 @@ export function readCounters(kernel: KernelPort, counters: Fd, countHead: boolea
   for (let position = countHead.length - 1; position >= 0; position--)
     rows[position] = sumOverCpus(kernel.lookupMap(counters, u32(position)));
   return derive(rows, countHead);
+}
+
+/**
+ * What each position of one direction has counted since its program joined the chain: this generation's counters and, where
+ * there is one, its base.
+ *
+ * @returns undefined where the counters are not pinned (any more).
+ */
+export function totalCounts(kernel: KernelPort, pins: DirectionPins, countHead: boolean[]): Counts[] | undefined {
+  using handles = new Handles(kernel);
+  const open = (path: string): Fd | undefined => {
+    try {
+      return handles.own(kernel.openPin(path).fd);
+    } catch (error) {
+      if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+      throw error;
+    }
+  };
+  const counters = open(pins.counters);
+  if (counters === undefined) return undefined;
+  const counts = readCounters(kernel, counters, countHead);
+  const base = open(pins.base);
+  if (base === undefined) return counts;
+  const earlier = readBase(kernel, base, countHead.length);
+  return counts.map((each, position) => sumOf(each, earlier[position] ?? noCounts()));
+}
+
+/** What earlier generations have counted, one row of plain numbers per position. */
+function readBase(kernel: KernelPort, base: Fd, length: number): Counts[] {
+  return Array.from({ length }, (_, position) => {
+    const row = kernel.lookupMap(base, u32(position));
+    const word = (index: number): number => Number(row?.readBigUInt64LE(index * 8) ?? 0n);
+    return {
+      packets: word(0),
+      bytes: word(1),
+      proceeded: word(2),
+      ended: Object.fromEntries(endings.map((ending, index) => [ending, word(3 + index)])) as Record<Ending, number>,
+    };
+  });
+}
+
+/** Writes one row of a base. */
+export function writeBase(kernel: KernelPort, base: Fd, position: number, counts: Counts): void {
+  const row = Buffer.alloc(baseLength);
+  const words = [counts.packets, counts.bytes, counts.proceeded, ...endings.map((ending) => counts.ended[ending])];
+  words.forEach((value, index) => {
+    row.writeBigUInt64LE(BigInt(value), index * 8);
+  });
+  kernel.updateMap(base, u32(position), row);
+}
+
+/** Bytes of a row of a base. */
+export const baseLength = (3 + endings.length) * 8;
+
+function sumOf(a: Counts, b: Counts): Counts {
+  return {
+    packets: a.packets + b.packets,
+    bytes: a.bytes + b.bytes,
+    proceeded: a.proceeded + b.proceeded,
+    ended: Object.fromEntries(endings.map((ending) => [ending, a.ended[ending] + b.ended[ending]])) as Counts["ended"],
+  };
 }
 
 /** Nothing counted. */

@@ -8,6 +8,7 @@
 import { type Direction, directions, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { removeIfEmpty } from "./folders.ts";
+import { lockDeadlines, lockOrGoOn } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf, requireInside } from "./pins.ts";
 import { Attempts } from "./undo.ts";
@@ -26,6 +27,13 @@ export function detach(kernel: KernelPort, bpffs: string, id: AttachmentId): boo
   return removeAttachment(kernel, pinsOf(bpffs, id));
 }
 
+/** The same, after whoever is at work on the attachment; but not later than DEL's deadline. */
+export async function detachWhenFree(kernel: KernelPort, bpffs: string, id: AttachmentId): Promise<boolean> {
+  const pins = pinsOf(bpffs, id);
+  using _ = await lockOrGoOn(kernel, pins, lockDeadlines.del);
+  return removeAttachment(kernel, pins);
+}
+
 /** The same, by the attachment's paths. */
 export function removeAttachment(kernel: KernelPort, pins: AttachmentPins): boolean {
   // Where no bpffs is mounted nothing of ours can be, and what is there is not ours to remove.
@@ -35,12 +43,31 @@ export function removeAttachment(kernel: KernelPort, pins: AttachmentPins): bool
   attempts.try(() => {
     found = kernel.modified(pins.directory) !== undefined;
   });
-  // Links first: from then on no packet runs through the rest.
-  if (found) for (const direction of directions) attempts.try(() => unlink(kernel, pins, direction));
+  if (found) unlinkAll(kernel, pins, attempts);
   removeTree(kernel, pins.root, pins.directory, attempts);
   removeShared(kernel, pins, attempts);
   attempts.finish();
   return found;
+}
+
+/**
+ * Removes what an attachment's folder holds, and leaves the folder to whoever has locked it.
+ * @throws as `detach` does.
+ */
+export function emptyAttachment(kernel: KernelPort, pins: AttachmentPins): void {
+  const attempts = new Attempts();
+  unlinkAll(kernel, pins, attempts);
+  removeContents(kernel, pins.root, pins.directory, attempts);
+  attempts.finish();
+}
+
+/**
+ * The journal first, or a change that was decided would be carried on after a DEL that died halfway (see settle.ts).
+ * Then the links: from then on no packet runs through the rest.
+ */
+function unlinkAll(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
+  attempts.try(() => kernel.removePin(pins.nextRecord));
+  for (const direction of directions) attempts.try(() => unlink(kernel, pins, direction));
 }
 
 /** Removes what an attachment has had together with others, as far as it was the last: node-wide maps, the folders above. */
@@ -49,8 +76,8 @@ export function removeShared(kernel: KernelPort, pins: AttachmentPins, attempts:
   for (const path of [pins.network, pins.root]) attempts.try(() => removeIfEmpty(kernel, path));
 }
 
-/** The pin goes in any case: with the last reference the kernel detaches the link by itself. */
-function unlink(kernel: KernelPort, pins: AttachmentPins, direction: Direction): void {
+/** Takes one link away. The pin goes in any case: with the last reference the kernel detaches the link by itself. */
+export function unlink(kernel: KernelPort, pins: AttachmentPins, direction: Direction): void {
   const path = pins.link(direction);
   const attempts = new Attempts();
   attempts.try(() => {
@@ -74,21 +101,11 @@ function unlink(kernel: KernelPort, pins: AttachmentPins, direction: Direction):
   attempts.finish();
 }
 
-function removeTree(kernel: KernelPort, root: string, directory: string, attempts: Attempts): void {
-  requireInside(root, directory);
+/** Removes a folder and all below it; goes on over errors. */
+export function removeTree(kernel: KernelPort, root: string, directory: string, attempts: Attempts): void {
   for (let round = 1; ; round++) {
     const before = attempts.errors.length;
-    let entries: { name: string; directory: boolean }[] = [];
-    attempts.try(() => {
-      entries = kernel.listDirectory(directory);
-    });
-    // The record goes last: as long as there is anything, it says what.
-    entries.sort((a, b) => Number(a.name === "record") - Number(b.name === "record"));
-    for (const entry of entries) {
-      const path = `${directory}/${entry.name}`;
-      if (entry.directory) removeTree(kernel, root, path, attempts);
-      else attempts.try(() => kernel.removePin(path));
-    }
+    removeContents(kernel, root, directory, attempts);
     try {
       kernel.removeDirectory(directory);
       return;
@@ -98,6 +115,23 @@ function removeTree(kernel: KernelPort, root: string, directory: string, attempt
       attempts.errors.push(error);
       return;
     }
+  }
+}
+
+function removeContents(kernel: KernelPort, root: string, directory: string, attempts: Attempts): void {
+  requireInside(root, directory);
+  let entries: { name: string; directory: boolean }[] = [];
+  attempts.try(() => {
+    entries = kernel.listDirectory(directory);
+  });
+  // The record goes last: as long as there is anything, it says what. A generation's counters go first: as long as they
+  // are there, all that is needed to carry them on is (see settle.ts).
+  const rank = (name: string): number => (name === "record" ? 1 : name === "counters" ? -1 : 0);
+  entries.sort((a, b) => rank(a.name) - rank(b.name));
+  for (const entry of entries) {
+    const path = `${directory}/${entry.name}`;
+    if (entry.directory) removeTree(kernel, root, path, attempts);
+    else attempts.try(() => kernel.removePin(path));
   }
 }
 

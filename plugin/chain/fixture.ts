@@ -65,7 +65,7 @@ export function input(kernel: FakeKernel, selected: Selected[], change: Partial<
     netns,
     interface: device,
     pod: { namespace: "default", name: "web", uid: "u1" },
-    config: { bpffs, failurePolicy: "closed", hook: "auto" },
+    config: { bpffs, failurePolicy: "closed", hook: "auto", programDirs: ["/etc/remora/programs"] },
     selected,
     missing: [],
     ...change,

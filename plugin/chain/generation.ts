@@ -8,6 +8,8 @@ import { code, RemoraError } from "../errors.ts";
 import type { KernelPort, Stage, StageRequest } from "../kernel/port.ts";
 import { counterLayout, type Direction, directions, type Fd, KernelError } from "../kernel/port.ts";
 import type { CatalogProgram, Selected } from "../model.ts";
+import { u32 } from "./bytes.ts";
+import { baseLength } from "./counters.ts";
 import { nodeMapsOf, openNodeMaps, pinNodeMaps } from "./node-maps.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlan, type PlannedStage, plannedDirections } from "./plan.ts";
@@ -18,6 +20,8 @@ export interface LoadedChain {
   chainId: number;
   counters: Fd;
   countersId: number;
+  /** What earlier generations have counted; the first generation needs none. */
+  base: { fd: Fd; id: number } | undefined;
   stages: Stage[];
 }
 export type Generation = Partial<Record<Direction, LoadedChain>>;
@@ -39,12 +43,21 @@ export class EntryFailed extends Error {
   }
 }
 
+/** Maps of the generation before that a stage goes on with, by place. */
+export type Carried = (direction: Direction, position: number) => StageRequest["reuse"];
+
 /**
- * Creates the maps of each direction, loads its stages and puts them into their slots.
+ * Creates the maps of each direction, loads its stages and puts them into their slots; the last position first, so that
+ * each finds the slot it calls already filled, and the kernel has no jump to patch in a program that is loaded.
  *
  * @throws EntryFailed for a program that does not load; KernelError.
  */
-export function loadGeneration(kernel: KernelPort, plan: ChainPlan, handles: Handles): Generation {
+export function loadGeneration(
+  kernel: KernelPort,
+  plan: ChainPlan,
+  handles: Handles,
+  carried: Carried = () => [],
+): Generation {
   const generation: Generation = {};
   for (const direction of plannedDirections(plan)) {
     const stages = plan.stages[direction];
@@ -71,19 +84,25 @@ export function loadGeneration(kernel: KernelPort, plan: ChainPlan, handles: Han
       chainId: kernel.mapInfo(chain).id,
       counters,
       countersId: kernel.mapInfo(counters).id,
-      stages: [],
+      base: plan.generation > 1 ? createBase(kernel, stages.length, handles) : undefined,
+      stages: new Array(stages.length),
     };
     generation[direction] = loaded;
-    stages.forEach((stage, position) => {
-      loaded.stages.push(
-        loadStage(kernel, plan, { direction, position, stage, length: stages.length }, generation, handles),
-      );
-    });
-    loaded.stages.forEach(({ program }, position) => {
-      kernel.updateMap(chain, u32(position), u32(program));
-    });
+    for (const [position, stage] of [...stages.entries()].reverse()) {
+      const place = { direction, position, stage, length: stages.length };
+      const one = loadStage(kernel, plan, place, generation, handles, carried(direction, position));
+      loaded.stages[position] = one;
+      kernel.updateMap(chain, u32(position), u32(one.program));
+    }
   }
   return generation;
+}
+
+function createBase(kernel: KernelPort, length: number, handles: Handles): { fd: Fd; id: number } {
+  const fd = handles.own(
+    kernel.createMap({ type: "array", name: "remora_base", keySize: 4, valueSize: baseLength, maxEntries: length }),
+  );
+  return { fd, id: kernel.mapInfo(fd).id };
 }
 
 function loadStage(
@@ -92,6 +111,7 @@ function loadStage(
   place: { direction: Direction; position: number; stage: PlannedStage; length: number },
   generation: Generation,
   handles: Handles,
+  carried: StageRequest["reuse"],
 ): Stage {
   const { direction, position, stage, length } = place;
   const own = generation[direction] as LoadedChain;
@@ -109,9 +129,10 @@ function loadStage(
     countHead: stage.countHead,
   };
   const shared = sharedMaps(stage, generation);
+  const others = [...shared, ...carried.filter(({ name }) => !shared.some((map) => map.name === name))];
   for (let round = 1; ; round++) {
     const ofNode = openNodeMaps(kernel, plan.bpffs, selected.program, handles);
-    const reuse = [...ofNode, ...shared.filter((map) => !ofNode.some(({ name }) => name === map.name))];
+    const reuse = [...ofNode, ...others.filter((map) => !ofNode.some(({ name }) => name === map.name))];
     let loaded: Stage;
     try {
       loaded = kernel.loadStage({ ...request, reuse });
@@ -149,7 +170,14 @@ export function mapsToPin(stage: Stage, program: CatalogProgram | undefined): St
   return stage.maps.filter(({ name, pinned, type }) => (pinned || type === "prog_array") && !ofNode.includes(name));
 }
 
-/** Pins a generation below its attachment's folder, which is there. */
+/** Makes a generation's folder in its attachment's. A crash leaves it empty or half full: see settle.ts. */
+export function makeGenerationFolder(kernel: KernelPort, plan: ChainPlan, pins: AttachmentPins, undo: Undo): void {
+  const path = pins.generation(plan.generation);
+  kernel.makeDirectory(path);
+  undo.push(() => kernel.removeDirectory(path));
+}
+
+/** Pins a generation in its folder. */
 export function pinGeneration(
   kernel: KernelPort,
   plan: ChainPlan,
@@ -165,7 +193,6 @@ export function pinGeneration(
     kernel.pin(fd, path);
     undo.push(() => kernel.removePin(path));
   };
-  if (Object.keys(generation).length > 0) directory(pins.generation(plan.generation));
   for (const direction of directions) {
     const loaded = generation[direction];
     if (!loaded) continue;
@@ -173,6 +200,7 @@ export function pinGeneration(
     directory(paths.directory);
     pin(loaded.chain, paths.chain);
     pin(loaded.counters, paths.counters);
+    if (loaded.base) pin(loaded.base.fd, paths.base);
     const kept = loaded.stages.map((stage, position) =>
       mapsToPin(stage, plan.stages[direction][position]?.entries[0].selected.program),
     );
@@ -182,11 +210,4 @@ export function pinGeneration(
       for (const { fd, name } of maps) pin(fd, paths.map(position, name));
     });
   }
-}
-
-/** A u32 key or value; both machines that Remora runs on are little-endian. */
-export function u32(number: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(number);
-  return bytes;
 }

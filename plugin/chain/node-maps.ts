@@ -3,13 +3,14 @@
  * Maps of scope `node`: one per program, shared by all pods that run it (a deny list, a ring buffer), pinned at
  * `<root>/node/<program>/<map>`. The first attachment that needs one makes it; it is kept while any attachment uses it.
  *
- * Who uses one is in the records. A folder without a record is an ADD at work (or a killed one), which may have opened
- * any of them: as long as there is one, none is removed; the next DEL or collection looks again.
+ * Who uses one is in the records. A folder without a record, or with a generation that is not the record's, is an ADD or a
+ * change at work (or a killed one), which may have opened any of them: as long as there is one, none is removed; the next
+ * DEL or collection looks again.
  */
 
 import { KernelError, type KernelPort, type Stage } from "../kernel/port.ts";
 import type { CatalogProgram } from "../model.ts";
-import { findAttachments } from "./attachments.ts";
+import { findAttachments, otherGenerations } from "./attachments.ts";
 import { ensureDirectory, removeIfEmpty } from "./folders.ts";
 import { encodeName, nodeMapPins } from "./pins.ts";
 import { type AttachmentRecord, readRecord } from "./record.ts";
@@ -98,10 +99,10 @@ function usedNodeMaps(kernel: KernelPort, bpffs: string): Set<string> | undefine
     let record: AttachmentRecord | undefined;
     try {
       record = readRecord(kernel, pins);
+      if (!record || otherGenerations(kernel, pins, record).length > 0) return undefined;
     } catch {
       return undefined;
     }
-    if (!record) return undefined;
     for (const chain of Object.values(record.chains))
       for (const { entries, maps } of chain.stages)
         for (const { name, scope } of maps)

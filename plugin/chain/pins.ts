@@ -4,8 +4,10 @@
  *
  *     <root>/<network>/<container>:<interface>/
  *         record                                frozen array map: JSON, says what is attached (see record.ts)
+ *         record_next                           the record that a change is about to put in its place (see settle.ts)
  *         g<N>/<direction>/chain                PROG_ARRAY with the stages of generation N
  *         g<N>/<direction>/counters             per-CPU counters, a row per position
+ *         g<N>/<direction>/base                 what earlier generations have counted, a row per position
  *         g<N>/<direction>/maps/<position>/<map>
  *         link_<direction>                      the bpf_link of the chain's first stage
  *     <root>/node/<program>/<map>               maps that all pods share
@@ -67,6 +69,7 @@ export interface DirectionPins {
   directory: string;
   chain: string;
   counters: string;
+  base: string;
   /** The folder of all positions' maps. */
   maps: string;
   mapsOf(position: number): string;
@@ -78,6 +81,7 @@ export interface AttachmentPins {
   network: string;
   directory: string;
   record: string;
+  nextRecord: string;
   link(direction: Direction): string;
   generation(number: number): string;
   direction(generation: number, direction: Direction): DirectionPins;
@@ -117,6 +121,7 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
     network,
     directory,
     record: `${directory}/record`,
+    nextRecord: `${directory}/record_next`,
     link: (direction) => `${directory}/link_${direction}`,
     generation: (number) => `${directory}/g${number}`,
     direction(generation, direction) {
@@ -125,6 +130,7 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
         directory: folder,
         chain: `${folder}/chain`,
         counters: `${folder}/counters`,
+        base: `${folder}/base`,
         maps: `${folder}/maps`,
         mapsOf: (position) => `${folder}/maps/${position}`,
         map: (position, name) => `${folder}/maps/${position}/${encodeName(name)}`,
@@ -169,7 +175,13 @@ function cut(name: string): string | undefined {
 
 /** Whether a name is one of those that Remora puts into an attachment's folder. */
 export function belongsInAttachment(name: string): boolean {
-  return /^(record|link_(ingress|egress)|g[1-9][0-9]*)$/.test(name);
+  return /^(record(_next)?|link_(ingress|egress))$/.test(name) || generationOf(name) !== undefined;
+}
+
+/** The number of the generation that a folder's name stands for. */
+export function generationOf(name: string): number | undefined {
+  const [, number] = /^g([1-9][0-9]{0,8})$/.exec(name) ?? [];
+  return number === undefined ? undefined : Number(number);
 }
 
 /** @throws RemoraError internal for a path that is not strictly below the root: nothing out there is ours to remove. */

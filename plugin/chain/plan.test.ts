@@ -99,7 +99,7 @@ test("two entries of one program share nothing with each other", () => {
 test("the program's failure policy goes before the node's", () => {
   const made = plan(
     input(kernel, [select(kernel, "a"), select(kernel, "b", { change: { failurePolicy: "closed" } })], {
-      config: { bpffs: "/sys/fs/bpf/remora", failurePolicy: "open", hook: "tcx" },
+      config: { bpffs: "/sys/fs/bpf/remora", failurePolicy: "open", hook: "tcx", programDirs: [] },
     }),
   );
   assert.equal(
@@ -109,7 +109,7 @@ test("the program's failure policy goes before the node's", () => {
 });
 
 test("what is not supported yet is refused with the reason", () => {
-  const clsact = { bpffs: "/sys/fs/bpf/remora", failurePolicy: "closed", hook: "clsact" } as const;
+  const clsact = { ...input(kernel, []).config, hook: "clsact" as const };
   for (const [made, words] of [
     [input(kernel, [], { config: clsact }), /clsact.*not supported yet/],
     [input(kernel, [select(kernel, "guard", { select: { at: "host" } })]), /guard: at: host is not supported yet/],

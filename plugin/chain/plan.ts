@@ -19,7 +19,7 @@ export interface PlanInput {
   netns: string;
   interface: InterfaceInfo;
   pod: PodIdentity | null;
-  config: Pick<NodeConfig, "bpffs" | "failurePolicy" | "hook">;
+  config: Pick<NodeConfig, "bpffs" | "failurePolicy" | "hook" | "programDirs">;
   /** In the order of the chain. */
   selected: Selected[];
   missing: Missing[];
@@ -52,6 +52,10 @@ export interface ChainPlan {
   generation: number;
   failurePolicy: FailurePolicy;
   degraded: Missing[];
+  /** Where the programs were looked up: the next change looks there again. */
+  programDirs: string[];
+  /** In the order of the chain, those of both directions together. */
+  selected: Selected[];
   /** Empty where a direction has no program: it gets no chain. */
   stages: Record<Direction, PlannedStage[]>;
 }
@@ -81,6 +85,8 @@ export function plan(input: PlanInput): ChainPlan {
     generation: input.generation ?? 1,
     failurePolicy: input.config.failurePolicy,
     degraded: input.missing,
+    programDirs: input.config.programDirs,
+    selected: input.selected,
     stages,
   };
 }

@@ -3,6 +3,8 @@
  * What an attachment says of itself: JSON in a frozen array map, pinned beside its chain. It is written when everything
  * but the links is in place, so that a record that can be read tells of a chain that was complete. Before, the name of the
  * folder alone says whose it is; that is enough to remove it.
+ *
+ * A change of the chain writes the new record beside the old one first (see settle.ts).
  */
 
 import { code, RemoraError } from "../errors.ts";
@@ -12,7 +14,7 @@ import type { AttachmentPins } from "./pins.ts";
 import { Handles, type Undo } from "./undo.ts";
 
 /** Raised when a record's shape changes such that older code would misread it. */
-const format = 1;
+const format = 2;
 
 export interface AttachmentRecord {
   format: typeof format;
@@ -27,6 +29,9 @@ export interface AttachmentRecord {
   generation: number;
   failurePolicy: FailurePolicy;
   degraded: Missing[];
+  programDirs: string[];
+  /** The generation before this one, for as long as it is still there: how its counters are read. */
+  previous?: { generation: number; countHead: Partial<Record<Direction, boolean[]>> };
   /** Only of directions that have a chain. */
   chains: Partial<Record<Direction, RecordedChain>>;
 }
@@ -34,6 +39,8 @@ export interface AttachmentRecord {
 export interface RecordedChain {
   chainId: number;
   countersId: number;
+  /** Of the map with what earlier generations have counted; the first generation has none. */
+  baseId?: number;
   stages: RecordedStage[];
 }
 export interface RecordedStage {
@@ -42,10 +49,23 @@ export interface RecordedStage {
   proceedOn: number[];
   failurePolicy: FailurePolicy;
   entries: RecordedEntry[];
-  /** The maps that are pinned: below this position, or for all pods of the node. */
-  maps: { name: string; id: number; scope: "pod" | "node" }[];
+  /** Every map that the stage uses, but those of the chain itself. */
+  maps: RecordedMap[];
+  /** The position in the generation before, where this program stood there already: its counts go on. */
+  continues?: number;
+}
+export interface RecordedMap {
+  name: string;
+  id: number;
+  scope: "pod" | "node";
+  /** Below this position, or for all pods of the node. */
+  pinned: boolean;
+  /** What the object says of it, as far as another object must say the same to use it: see carry.ts. */
+  definition: string;
 }
 export interface RecordedEntry {
+  /** Which of the attachment's selections this is, from 0: the same in both directions. */
+  selection: number;
   program: string;
   function: string;
   at: Place;
@@ -63,8 +83,24 @@ export function recordedNamespace({ dev, ino, cookie }: NamespaceIdentity): Atta
   return { dev: String(dev), ino: String(ino), cookie: String(cookie) };
 }
 
-/** Writes, freezes and pins the record. */
-export function writeRecord(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord, undo: Undo): void {
+/** What was selected for an attachment: its entries of all directions as one. */
+export type RecordedSelection = Omit<RecordedEntry, "function" | "selection"> & { directions: Direction[] };
+
+/** The selections of an attachment, by their number. */
+export function selectionsOf({ chains }: AttachmentRecord): RecordedSelection[] {
+  const selections: RecordedSelection[] = [];
+  for (const direction of directions)
+    for (const { entries } of chains[direction]?.stages ?? [])
+      for (const { selection, function: _, ...rest } of entries) {
+        const known = selections[selection];
+        if (known) known.directions.push(direction);
+        else selections[selection] = { ...rest, directions: [direction] };
+      }
+  return selections.filter(Boolean);
+}
+
+/** Writes, freezes and pins a record. */
+export function writeRecord(kernel: KernelPort, path: string, record: AttachmentRecord, undo: Undo): void {
   using handles = new Handles(kernel);
   const json = Buffer.from(JSON.stringify(record));
   const value = Buffer.alloc(Math.ceil(json.length / 8) * 8);
@@ -74,30 +110,39 @@ export function writeRecord(kernel: KernelPort, pins: AttachmentPins, record: At
   );
   kernel.updateMap(map, firstKey, value);
   kernel.freezeMap(map);
-  kernel.pin(map, pins.record);
-  undo.push(() => kernel.removePin(pins.record));
+  kernel.pin(map, path);
+  undo.push(() => kernel.removePin(path));
 }
 
 const firstKey = Buffer.alloc(4);
 
 /**
- * Reads a record.
+ * Reads an attachment's record.
  *
  * @returns undefined where none is pinned.
  * @throws RemoraError attachmentDiffers for one that cannot be understood; KernelError.
  */
 export function readRecord(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord | undefined {
+  return readRecordAt(kernel, pins.record);
+}
+
+/** The record of a change that was decided and is not finished. */
+export function readNextRecord(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord | undefined {
+  return readRecordAt(kernel, pins.nextRecord);
+}
+
+function readRecordAt(kernel: KernelPort, path: string): AttachmentRecord | undefined {
   using handles = new Handles(kernel);
   let pinned: ReturnType<KernelPort["openPin"]>;
   try {
-    pinned = kernel.openPin(pins.record);
+    pinned = kernel.openPin(path);
   } catch (error) {
     if (error instanceof KernelError && error.code === "ENOENT") return undefined;
     throw error;
   }
   handles.own(pinned.fd);
   const damaged = (why: string): RemoraError =>
-    new RemoraError(code.attachmentDiffers, `the record ${pins.record} cannot be understood: ${why}`);
+    new RemoraError(code.attachmentDiffers, `the record ${path} cannot be understood: ${why}`);
   if (pinned.kind !== "map") throw damaged(`it is a ${pinned.kind}, not a map`);
   const value = kernel.lookupMap(pinned.fd, firstKey);
   const end = value?.indexOf(0) ?? -1;
@@ -124,6 +169,7 @@ function isRecord(value: unknown): value is AttachmentRecord {
     typeof record.ifindex === "number" &&
     typeof record.generation === "number" &&
     Array.isArray(record.degraded) &&
+    Array.isArray(record.programDirs) &&
     typeof record.chains === "object" &&
     directions.every((direction) => {
       const chain = record.chains?.[direction];

@@ -4,7 +4,7 @@
 import { type Direction, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentStatus, Missing, StatusEntry } from "../model.ts";
 import { findAttachments } from "./attachments.ts";
-import { type Counts, noCounts, readCounters } from "./counters.ts";
+import { type Counts, noCounts, totalCounts } from "./counters.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type AttachmentRecord, readRecord } from "./record.ts";
 import { messageOf } from "./undo.ts";
@@ -36,15 +36,27 @@ export function listAttachments(kernel: KernelPort, bpffs: string): AttachmentSt
       });
       continue;
     }
-    if (record) list.push(statusOf(kernel, pins, record));
+    if (record) list.push(statusOf(kernel, pins, record, rounds));
   }
   return list;
 }
 
-function statusOf(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): AttachmentStatus {
+/** How often an attachment is read again that got another chain meanwhile. */
+const rounds = 5;
+
+function statusOf(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  roundsLeft: number,
+): AttachmentStatus {
   const unread: Missing[] = [];
   const ingress = entriesOf(kernel, pins, record, "ingress", unread);
   const egress = entriesOf(kernel, pins, record, "egress", unread);
+  if (unread.length > 0 && roundsLeft > 1) {
+    const now = readRecord(kernel, pins);
+    if (now && now.generation !== record.generation) return statusOf(kernel, pins, now, roundsLeft - 1);
+  }
   return {
     containerId: record.id.containerId,
     netns: record.netns,
@@ -69,11 +81,14 @@ function entriesOf(
   if (!stages) return [];
   let counts: Counts[] = [];
   try {
-    counts = countsOf(
+    const paths = pins.direction(record.generation, direction);
+    const found = totalCounts(
       kernel,
-      pins.direction(record.generation, direction).counters,
+      paths,
       stages.map(({ countHead }) => countHead),
     );
+    if (found) counts = found;
+    else unread.push({ program: `(${direction} counters)`, reason: `nothing is pinned at ${paths.counters}` });
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     unread.push({ program: `(${direction} counters)`, reason: error.message });
@@ -89,13 +104,4 @@ function entriesOf(
       ...(counts[position] ?? noCounts()),
     })),
   );
-}
-
-function countsOf(kernel: KernelPort, path: string, countHead: boolean[]): Counts[] {
-  const { fd } = kernel.openPin(path);
-  try {
-    return readCounters(kernel, fd, countHead);
-  } finally {
-    kernel.close(fd);
-  }
 }

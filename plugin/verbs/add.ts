@@ -11,13 +11,15 @@
 import { openCatalog } from "../catalog/catalog.ts";
 import { attach } from "../chain/attach.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
-import { detach } from "../chain/detach.ts";
+import { detachWhenFree } from "../chain/detach.ts";
 import { EntryFailed } from "../chain/generation.ts";
+import { claim, lockDeadlines } from "../chain/lock.ts";
+import { pinsOf } from "../chain/pins.ts";
 import { type ChainPlan, type PlanInput, plan, plannedDirections, policyOf } from "../chain/plan.ts";
 import { messageOf } from "../chain/undo.ts";
 import type { AddRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
-import { type InterfaceInfo, KernelError } from "../kernel/port.ts";
+import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId, Selected } from "../model.ts";
 import { select } from "../select/select.ts";
 import type { Context } from "./context.ts";
@@ -44,7 +46,7 @@ async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Pr
   const id = { network: config.network, containerId: request.containerId, ifname: request.ifname };
   if (selected.length === 0 && missing.length === 0) {
     // An ADD that was repeated may have attached something the first time.
-    detach(kernel, config.bpffs, id);
+    await detachWhenFree(kernel, config.bpffs, id);
     log.debug("nothing to attach", about(request));
     return;
   }
@@ -57,21 +59,21 @@ async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Pr
     selected,
     missing,
   };
-  const made = attachWhatCanBe({ kernel, log }, input);
+  const made = await attachWhatCanBe({ kernel, log }, input);
+  // Not at the default level: the first line that is written costs the pod 5 ms.
   if (made)
-    log.info(`attached ${words(made)} (hook ${config.hook}: ${made.hook})`, {
+    log.debug(`attached ${words(made)} (hook ${config.hook}: ${made.hook})`, {
       ...about(request),
       degraded: made.degraded,
     });
 }
 
 /** Attaches the chain, without the open ones that fail. Undefined where nothing at all could be put in place. */
-function attachWhatCanBe({ kernel, log }: Context, input: PlanInput): ChainPlan | undefined {
+async function attachWhatCanBe({ kernel, log }: Context, input: PlanInput): Promise<ChainPlan | undefined> {
   const chain = plan(input);
   const report = (error: unknown): void => log.warn(`taking back: ${messageOf(error)}`, { ...input.id });
   try {
-    requireBpffs(kernel, input.config.bpffs);
-    attach(kernel, chain, report);
+    await attachAlone(kernel, chain, report);
     return chain;
   } catch (error) {
     const reason = messageOf(asRemoraError(error));
@@ -92,6 +94,13 @@ function attachWhatCanBe({ kernel, log }: Context, input: PlanInput): ChainPlan 
       },
     );
   }
+}
+
+/** Under the attachment's lock, which does not outlive the attempt. */
+async function attachAlone(kernel: KernelPort, chain: ChainPlan, report: (error: unknown) => void): Promise<void> {
+  requireBpffs(kernel, chain.bpffs);
+  using lock = await claim(kernel, pinsOf(chain.bpffs, chain.id), lockDeadlines.add);
+  attach(kernel, chain, report, lock);
 }
 
 /** The programs that may be missing after this failure; none where it is an error for the pod. */

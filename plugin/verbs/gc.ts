@@ -7,8 +7,8 @@ import type { Context } from "./context.ts";
 import { joinErrors } from "./kernel-errors.ts";
 
 /** @throws RemoraError that joins what failed; all the rest was removed. */
-export function gc({ kernel, log }: Context, { config, validAttachments }: GcRequest): void {
-  const { removed, failed } = collectNetwork(kernel, config.bpffs, config.network, validAttachments);
+export async function gc({ kernel, log }: Context, { config, validAttachments }: GcRequest): Promise<void> {
+  const { removed, failed } = await collectNetwork(kernel, config.bpffs, config.network, validAttachments);
   for (const { reason, ...id } of removed) log.info(`collected: ${reason}`, id);
   if (failed.length > 0) throw joinErrors(failed.map(({ error }) => error));
 }

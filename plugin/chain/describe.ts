@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+/** A plan, and the generation that was loaded from it, as the record says it. */
+
+import type { Direction, Stage } from "../kernel/port.ts";
+import type { CatalogProgram } from "../model.ts";
+import { definitionOf, type Succession } from "./carry.ts";
+import { type Generation, mapsToPin } from "./generation.ts";
+import { nodeMapsOf } from "./node-maps.ts";
+import { type ChainPlan, type PlannedStage, plannedDirections } from "./plan.ts";
+import {
+  type AttachmentRecord,
+  type RecordedChain,
+  type RecordedEntry,
+  type RecordedStage,
+  recordedNamespace,
+  recordFormat,
+} from "./record.ts";
+
+/** The record of an attachment. `succession` where the generation follows another. */
+export function recordOf(plan: ChainPlan, generation: Generation, succession?: Succession): AttachmentRecord {
+  const chains: AttachmentRecord["chains"] = {};
+  for (const direction of plannedDirections(plan))
+    chains[direction] = recordedChain(plan, generation, direction, succession);
+  return {
+    format: recordFormat,
+    id: plan.id,
+    pod: plan.pod,
+    netns: plan.netns,
+    namespace: recordedNamespace(plan.interface.namespace),
+    ifindex: plan.interface.ifindex,
+    hook: plan.hook,
+    generation: plan.generation,
+    failurePolicy: plan.failurePolicy,
+    degraded: plan.degraded,
+    programDirs: plan.programDirs,
+    ...(succession && { previous: succession.previous }),
+    chains,
+  };
+}
+
+/** What the record says of a planned stage that no load is needed to know. */
+export function recordedPlan(
+  plan: ChainPlan,
+  stage: PlannedStage,
+): Pick<RecordedStage, "countHead" | "proceedOn" | "failurePolicy" | "entries"> {
+  return {
+    countHead: stage.countHead,
+    proceedOn: stage.proceedOn,
+    failurePolicy: stage.failurePolicy,
+    entries: stage.entries.map(
+      ({ selected, function: name }): RecordedEntry => ({
+        selection: plan.selected.indexOf(selected),
+        program: selected.program.name,
+        function: name,
+        at: selected.at,
+        version: selected.program.version,
+        sha256: selected.program.sha256,
+        priority: selected.priority,
+        params: selected.shown,
+        nodeWide: selected.nodeWide,
+      }),
+    ),
+  };
+}
+
+function recordedChain(
+  plan: ChainPlan,
+  generation: Generation,
+  direction: Direction,
+  succession: Succession | undefined,
+): RecordedChain {
+  const loaded = generation[direction];
+  if (!loaded) throw new Error(`the ${direction} chain was planned and not loaded`);
+  return {
+    chainId: loaded.chainId,
+    countersId: loaded.countersId,
+    ...(loaded.base && { baseId: loaded.base.id }),
+    stages: plan.stages[direction].map((planned, position) => {
+      const stage = loaded.stages[position];
+      if (!stage) throw new Error(`position ${position} was planned and not loaded`);
+      const continues = succession?.continues(direction, position);
+      return {
+        programId: stage.programId,
+        ...recordedPlan(plan, planned),
+        maps: recordedMaps(stage, planned.entries[0].selected.program),
+        ...(continues !== undefined && { continues }),
+      };
+    }),
+  };
+}
+
+function recordedMaps(stage: Stage, program: CatalogProgram): RecordedStage["maps"] {
+  const ofNode = nodeMapsOf(program);
+  const pinned = mapsToPin(stage, program);
+  return stage.maps.map((map) => ({
+    name: map.name,
+    id: map.id,
+    scope: ofNode.includes(map.name) ? "node" : "pod",
+    pinned: ofNode.includes(map.name) || pinned.includes(map),
+    definition: definitionOf(map.name, program),
+  }));
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Settled ground: whatever an interrupted change has left of an attachment, it is the old chain or the new one afterwards,
+ * and nothing else. Done under the attachment's lock, by whoever comes next: a change, CHECK or gc. (ADD and DEL remove
+ * everything anyway.)
+ *
+ * What tells how far the change came is the journal, `record_next`. With it, the change was decided: the links are given the
+ * new chain, and the record its name; or, if that cannot be done, the old chain. Without it, a generation that is not the
+ * record's is one that was never attached, or one that no longer is: it is removed when no packet can be in it.
+ */
+
+import { code, RemoraError } from "../errors.ts";
+import { type Direction, directions, type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
+import { otherGenerations } from "./attachments.ts";
+import { totalCounts, writeBase } from "./counters.ts";
+import { removeTree, unlink } from "./detach.ts";
+import type { AttachmentPins } from "./pins.ts";
+import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
+import { Attempts, Handles, messageOf } from "./undo.ts";
+
+/**
+ * Settles an attachment.
+ *
+ * @returns what was done, in words; undefined where there was nothing to do.
+ * @throws RemoraError, KernelError: it is as unsettled as before, and can be tried again.
+ */
+export function settle(kernel: KernelPort, pins: AttachmentPins): string | undefined {
+  const decided = decide(kernel, pins);
+  const record = readRecord(kernel, pins);
+  const removed = record !== undefined && release(kernel, pins, record);
+  return decided ?? (removed ? "the rest of an interrupted change was removed" : undefined);
+}
+
+function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {
+  const next = readNextRecord(kernel, pins);
+  if (!next) return undefined;
+  try {
+    point(kernel, pins, next);
+    finish(kernel, pins);
+    return `an interrupted change was completed: generation ${next.generation}`;
+  } catch (error) {
+    const old = readRecord(kernel, pins);
+    if (!old) throw error;
+    try {
+      point(kernel, pins, old);
+      kernel.removePin(pins.nextRecord);
+    } catch {
+      throw error;
+    }
+    return `an interrupted change was taken back: ${messageOf(error)}`;
+  }
+}
+
+/** Gives each link the first stage of a record's chain. Does nothing where it has it, and may be repeated. */
+export function point(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): void {
+  const heads = directions.map((direction) => ({ direction, head: record.chains[direction]?.stages[0]?.programId }));
+  for (const { direction, head } of heads) if (head !== undefined) pointOne(kernel, pins, record, direction, head);
+  // What only takes away comes last: nothing after it can fail and want it back.
+  for (const { direction, head } of heads) if (head === undefined) unlink(kernel, pins, direction);
+}
+
+function pointOne(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  direction: Direction,
+  head: number,
+): void {
+  using handles = new Handles(kernel);
+  const link = openLink(kernel, pins.link(direction), handles);
+  const info = link === undefined ? undefined : kernel.linkInfo(link);
+  if (info?.programId === head && info.ifindex !== 0) return;
+  const program = handles.own(kernel.openProgramById(head));
+  if (link !== undefined && info?.ifindex !== 0) {
+    kernel.updateLink(link, program);
+    return;
+  }
+  // A detached link cannot be attached again: it goes, and a new one takes its name.
+  if (link !== undefined) unlink(kernel, pins, direction);
+  requireNamespace(kernel, record);
+  const { netns, ifindex } = record;
+  const made = handles.own(kernel.attachTcx({ program, netns, ifindex, direction }));
+  kernel.pin(made, pins.link(direction));
+}
+
+/** Paths of namespaces are used again, and so are the indices of interfaces: another pod's must not get this chain. */
+function requireNamespace(kernel: KernelPort, record: AttachmentRecord): void {
+  const found = kernel.namespaceIdentity(record.netns);
+  const now = found && recordedNamespace(found);
+  if (now?.dev === record.namespace.dev && now.ino === record.namespace.ino) return;
+  throw new RemoraError(
+    code.attachmentDiffers,
+    `${record.netns} is not the network namespace any more that the chain was attached in (${record.namespace.ino})`,
+  );
+}
+
+/** The new record takes the old one's name: the change is done. */
+export function finish(kernel: KernelPort, pins: AttachmentPins): void {
+  kernel.renamePin(pins.nextRecord, pins.record);
+}
+
+/**
+ * Removes the generations that are not the record's, once no packet is in them, after the last counts of the one before
+ * were carried on. May be repeated from any point: counts are written as sums, not added, and the old ones are
+ * there as a whole or not at all.
+ *
+ * @returns whether there was any.
+ */
+export function release(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): boolean {
+  const stale = otherGenerations(kernel, pins, record);
+  if (stale.length === 0) return false;
+  kernel.awaitPrograms();
+  if (record.previous && stale.includes(record.previous.generation)) carryCounts(kernel, pins, record, record.previous);
+  const attempts = new Attempts();
+  for (const number of stale) removeTree(kernel, pins.root, pins.generation(number), attempts);
+  attempts.finish();
+  return true;
+}
+
+/** What the generation before has counted, its own base included, becomes the base of this one. */
+function carryCounts(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  previous: NonNullable<AttachmentRecord["previous"]>,
+): void {
+  for (const direction of directions) {
+    const chain = record.chains[direction];
+    const countHead = previous.countHead[direction];
+    if (!chain?.baseId || !countHead) continue;
+    const before = totalCounts(kernel, pins.direction(previous.generation, direction), countHead);
+    if (!before) continue; // carried on already, and partly removed
+    using handles = new Handles(kernel);
+    const base = handles.own(kernel.openPin(pins.direction(record.generation, direction).base).fd);
+    for (const [position, { continues }] of chain.stages.entries()) {
+      const counts = continues === undefined ? undefined : before[continues];
+      if (counts) writeBase(kernel, base, position, counts);
+    }
+  }
+}
+
+function openLink(kernel: KernelPort, path: string, handles: Handles): Fd | undefined {
+  try {
+    const { kind, fd } = kernel.openPin(path);
+    handles.own(fd);
+    if (kind === "link") return fd;
+    throw new RemoraError(code.attachmentDiffers, `${path} is a ${kind}, not a link`);
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
