@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What the crash tests do things to: an attachment, and the verbs that make, change and remove it. */
+import type { KernelPort } from "../../plugin/kernel/port.ts";
+import { keepLog, request } from "../../plugin/verbs/fixture.ts";
+import { createVerbs } from "../../plugin/verbs/index.ts";
+
+/** As text from one process to another. */
+export interface Scene {
+  programs: string;
+  bpffs: string;
+  netns: string;
+}
+
+const heading = `
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char _license[] SEC("license") = "Dual BSD/GPL";
+`;
+/** One program with a map that both directions share and one of the node's, and one with a PROG_ARRAY of its own. */
+export const sources = {
+  first: {
+    text: `${heading}
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64);
+         __uint(pinning, LIBBPF_PIN_BY_NAME); } seen SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } all SEC(".maps");
+static int see(void) { __u32 key = 0; __u64 *one = bpf_map_lookup_elem(&seen, &key), *of = bpf_map_lookup_elem(&all, &key);
+                       if (one && of) { __sync_fetch_and_add(one, 1); __sync_fetch_and_add(of, 1); } return -1; }
+SEC("tc/ingress") int from_wire(struct __sk_buff *skb) { return see(); }
+SEC("tc/egress") int to_wire(struct __sk_buff *skb) { return see(); }
+`,
+    manifest: "maps: {all: node}\n",
+  },
+  second: {
+    text: `${heading}
+int deeper(struct __sk_buff *skb);
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+         __array(values, int(struct __sk_buff *)); } steps SEC(".maps") = { .values = { [0] = (void *)&deeper } };
+SEC("tc/deeper") int deeper(struct __sk_buff *skb) { return -1; }
+SEC("tc/ingress") int parse(struct __sk_buff *skb) { bpf_tail_call(skb, &steps, 0); return -1; }
+`,
+    manifest: "entry: {ingress: parse}\n",
+  },
+} as const;
+
+const chain = [{ program: "first" }, { program: "second" }];
+
+/** `half`: packets meet the chain in one direction and not in the other. */
+export type State = "attached" | "nothing" | "half";
+
+export interface Verb {
+  /** What is there before. */
+  before: State;
+  /** What is there after a success. */
+  after: State;
+  /** What else may be there after a SIGKILL, until the runtime, which knows of the death, sends the next ADD or DEL. */
+  whenKilled: readonly State[];
+  /** Throws a RemoraError. */
+  run(kernel: KernelPort, scene: Scene): Promise<void>;
+}
+
+export function verbsOf(kernel: KernelPort, { programs, bpffs, netns }: Scene) {
+  const log = keepLog();
+  const verbs = createVerbs({ kernel: () => kernel, log });
+  const asked = request(programs, bpffs, { netns, config: { chain } });
+  return { verbs, asked, log };
+}
+
+async function add(kernel: KernelPort, scene: Scene): Promise<void> {
+  const { verbs, asked } = verbsOf(kernel, scene);
+  await verbs.add(asked);
+}
+async function del(kernel: KernelPort, scene: Scene): Promise<void> {
+  const { verbs, asked } = verbsOf(kernel, scene);
+  await verbs.del(asked);
+}
+
+export const verbs = {
+  ADD: { before: "nothing", after: "attached", whenKilled: ["half"], run: add },
+  "ADD again": { before: "attached", after: "attached", whenKilled: ["half"], run: add },
+  DEL: { before: "attached", after: "nothing", whenKilled: ["half"], run: del },
+} as const satisfies Record<string, Verb>;
+export type VerbName = keyof typeof verbs;
