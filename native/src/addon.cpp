@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "events.h"
 #include "inspect.h"
 #include "maps.h"
 #include "netns.h"
@@ -201,7 +202,13 @@ Value LoadStage(const CallbackInfo &info) {
                                    auto map = value.As<Object>();
                                    return ReusedMap{asText(field(map, "name")), asFd(field(map, "fd"))};
                                  }),
+      .trace = {},
   };
+  if (auto given = field(request, "trace"); given.IsObject()) {
+    auto trace = given.As<Object>();
+    spec.trace = TraceSpec{asFd(field(trace, "events")), asFd(field(trace, "state")), asCount(field(trace, "sample")),
+                           asCount(field(trace, "bytes")), asCount(field(trace, "tag"))};
+  }
   auto stage = take(env, loadStage(spec));
   auto object = Object::New(env);
   object.Set("program", Number::New(env, stage.program.release()));
@@ -281,6 +288,18 @@ Value OpenMapById(const CallbackInfo &info) {
 Value OpenProgramById(const CallbackInfo &info) {
   return Number::New(info.Env(), take(info.Env(), openProgramById(asCount(info[0]))).release());
 }
+
+Value OpenEvents(const CallbackInfo &info) {
+  return Number::New(info.Env(), take(info.Env(), openEvents(asFd(info[0]))));
+}
+
+Value ReadEvents(const CallbackInfo &info) {
+  auto env = info.Env();
+  return toArray(env, take(env, readEvents(asCount(info[0]), asCount(info[1]))),
+                 [&](auto &event) { return toBuffer(env, event); });
+}
+
+void CloseEvents(const CallbackInfo &info) { check(info.Env(), closeEvents(asCount(info[0]))); }
 
 void FreezeMap(const CallbackInfo &info) { check(info.Env(), freezeMap(asFd(info[0]))); }
 
@@ -403,6 +422,9 @@ Object Init(Env, Object exports) {
   offer<MapTypes>(exports, "mapTypes");
   offer<OpenMapById>(exports, "openMapById");
   offer<OpenProgramById>(exports, "openProgramById");
+  offer<OpenEvents>(exports, "openEvents");
+  offer<ReadEvents>(exports, "readEvents");
+  offer<CloseEvents>(exports, "closeEvents");
   offer<FreezeMap>(exports, "freezeMap");
   offer<AwaitPrograms>(exports, "awaitPrograms");
   offer<ProgramInfo>(exports, "programInfo");

@@ -39,7 +39,8 @@ Result<UniqueFd> createMap(const MapDefinition &definition) {
   static const std::pair<const char *, bpf_map_type> types[] = {{"array", BPF_MAP_TYPE_ARRAY},
                                                                 {"hash", BPF_MAP_TYPE_HASH},
                                                                 {"percpu_array", BPF_MAP_TYPE_PERCPU_ARRAY},
-                                                                {"prog_array", BPF_MAP_TYPE_PROG_ARRAY}};
+                                                                {"prog_array", BPF_MAP_TYPE_PROG_ARRAY},
+                                                                {"ringbuf", BPF_MAP_TYPE_RINGBUF}};
   for (auto &[name, type] : types) {
     if (definition.type != name) continue;
     std::string label;  // the kernel takes 15 bytes of [A-Za-z0-9_.]

@@ -2,8 +2,10 @@
 //
 //     r6 = ctx
 //     [counters[position].headPackets += 1, headBytes += skb->len]     only where countHead
+//     [report the packet]                                              only in a generation that traces, see below
 //     for each entry:
 //       call entry(ctx)
+//       [report the verdict]
 //       verdict not in proceedOn: goto ended
 //     last position: return -1
 //     tail_call(ctx, chain, position + 1)
@@ -39,7 +41,7 @@ constexpr int16_t kWord = 8;
 constexpr int16_t kKey = -4;  // the lookup's key, on the stack
 constexpr int32_t kNext = -1;  // TCX_NEXT, the same number as TC_ACT_UNSPEC
 
-enum Register : uint8_t { r0, r1, r2, r3, r6 = 6, r7, r8, r10 = 10 };
+enum Register : uint8_t { r0, r1, r2, r3, r4, r6 = 6, r7, r8, r9, r10 };
 
 // Collects instructions; jumps go to labels that are bound later.
 class Assembler {
@@ -62,10 +64,12 @@ class Assembler {
   void set(Register dst, int32_t value) { emit(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, value); }
   void add(Register dst, int32_t value) { emit(BPF_ALU64 | BPF_ADD | BPF_K, dst, 0, 0, value); }
   void add(Register dst, Register src) { emit(BPF_ALU64 | BPF_ADD | BPF_X, dst, src, 0, 0); }
+  void remainder(Register dst, int32_t by) { emit(BPF_ALU64 | BPF_MOD | BPF_K, dst, 0, 0, by); }
   void shiftLeft(Register dst, int32_t by) { emit(BPF_ALU64 | BPF_LSH | BPF_K, dst, 0, 0, by); }
   void load64(Register dst, Register base, int16_t off) { emit(BPF_LDX | BPF_MEM | BPF_DW, dst, base, off, 0); }
   void load32(Register dst, Register base, int16_t off) { emit(BPF_LDX | BPF_MEM | BPF_W, dst, base, off, 0); }
   void store64(Register base, int16_t off, Register src) { emit(BPF_STX | BPF_MEM | BPF_DW, base, src, off, 0); }
+  void store32(Register base, int16_t off, Register src) { emit(BPF_STX | BPF_MEM | BPF_W, base, src, off, 0); }
   void store32(Register base, int16_t off, int32_t value) { emit(BPF_ST | BPF_MEM | BPF_W, base, 0, off, value); }
   void map(Register dst, int fd) {
     emit(BPF_LD | BPF_IMM | BPF_DW, dst, BPF_PSEUDO_MAP_FD, 0, fd);
@@ -123,6 +127,145 @@ void increment(Assembler &code, int16_t offset) {
   code.store64(r0, offset, r1);
 }
 
+// ---- tracing ----------------------------------------------------------------------------------------------------
+//
+// A stage that traces reports to a ring buffer, which no program's licence forbids (bpf_perf_event_output is for GPL
+// programs alone) and which keeps the order between CPUs. What it knows of a packet lies in a per-CPU map, and so does
+// the event while it is made, so that a program has the same stack with tracing as without.
+//
+//     head:   r9 = the packet's number, 0 where the sample leaves it out;  state.packet = r9;  report "arrived"
+//     others: r9 = state.packet
+//     call entry(ctx)
+//     state.packet = r9      a program that sends packets may have run this chain meanwhile, on this CPU, for another
+//     report "returned"
+
+// The state's layout; `traceLayout` of plugin/kernel/port.ts.
+enum State : int16_t { kCounter = 0, kPacket = 8, kLost = 16, kEvent = 24 };
+enum Event : int16_t {
+  kId = kEvent + 0,
+  kTime = kEvent + 8,
+  kCpu = kEvent + 16,
+  kPlace = kEvent + 20,
+  kVerdict = kEvent + 24,
+  kLength = kEvent + 28,
+  kCaptured = kEvent + 32,
+  kMark = kEvent + 36,
+  kBytes = kEvent + 40,  // kHeader
+};
+enum Kind { kArrived = 0, kReturned = 1, kGone = 2 };
+constexpr int32_t kHeader = 40;
+
+// r8 = the state, or none.
+void lookUpState(Assembler &code, const TraceSpec &trace, Assembler::Label &none) {
+  code.store32(r10, kKey, 0);
+  code.map(r1, trace.state);
+  code.move(r2, r10);
+  code.add(r2, kKey);
+  code.helper(BPF_FUNC_map_lookup_elem);
+  code.ifEqual(r0, 0, none);
+  code.move(r8, r0);
+}
+
+// Reports the packet r9, with r7 for a verdict; r8 is the state. "arrived" takes bytes along, and spoils r7.
+void report(Assembler &code, const PrologueSpec &spec, Kind kind) {
+  auto &trace = *spec.trace;
+  code.store64(r8, kId, r9);
+  code.helper(BPF_FUNC_ktime_get_ns);
+  code.store64(r8, kTime, r0);
+  code.helper(BPF_FUNC_get_smp_processor_id);
+  code.store32(r8, kCpu, r0);
+  code.store32(r8, kPlace, static_cast<int32_t>(spec.position | kind << 16 | trace.tag << 24));
+  if (kind == kArrived)
+    code.store32(r8, kVerdict, 0);
+  else
+    code.store32(r8, kVerdict, r7);
+  code.load32(r1, r6, offsetof(__sk_buff, len));
+  code.store32(r8, kLength, r1);
+  code.load32(r1, r6, offsetof(__sk_buff, mark));
+  code.store32(r8, kMark, r1);
+  if (kind == kArrived) {
+    Assembler::Label fits, taken;
+    code.load32(r7, r6, offsetof(__sk_buff, len));
+    code.ifAtMost(r7, static_cast<int32_t>(trace.bytes), fits);
+    code.set(r7, static_cast<int32_t>(trace.bytes));
+    code.bind(fits);
+    code.ifAtMost(r7, 0, taken);
+    code.move(r1, r6);
+    code.set(r2, 0);
+    code.move(r3, r8);
+    code.add(r3, kBytes);
+    code.move(r4, r7);
+    code.helper(BPF_FUNC_skb_load_bytes);
+    code.ifEqual(r0, 0, taken);
+    code.set(r7, 0);
+    code.bind(taken);
+    code.store32(r8, kCaptured, r7);
+    code.move(r3, r7);
+    code.add(r3, kHeader);
+  } else {
+    code.store32(r8, kCaptured, 0);
+    code.set(r3, kHeader);
+  }
+  Assembler::Label reported;
+  code.map(r1, trace.events);
+  code.move(r2, r8);
+  code.add(r2, kEvent);
+  code.set(r4, BPF_RB_NO_WAKEUP);  // the reader looks by itself
+  code.helper(BPF_FUNC_ringbuf_output);
+  code.ifEqual(r0, 0, reported);
+  code.load64(r1, r8, kLost);
+  code.add(r1, 1);
+  code.store64(r8, kLost, r1);
+  code.bind(reported);
+}
+
+// Before the entry: r9 = the packet's number, or 0.
+void beginTrace(Assembler &code, const PrologueSpec &spec) {
+  Assembler::Label begun;
+  code.set(r9, 0);
+  lookUpState(code, *spec.trace, begun);
+  if (spec.position > 0) {
+    code.load64(r9, r8, kPacket);
+  } else {
+    Assembler::Label chosen;
+    code.load64(r9, r8, kCounter);
+    code.add(r9, 1);
+    code.store64(r8, kCounter, r9);
+    if (spec.trace->sample > 1) {
+      code.move(r1, r9);
+      code.remainder(r1, static_cast<int32_t>(spec.trace->sample));
+      code.ifEqual(r1, 0, chosen);
+      code.set(r9, 0);
+      code.bind(chosen);
+    }
+    code.store64(r8, kPacket, r9);
+    code.ifEqual(r9, 0, begun);
+    report(code, spec, kArrived);
+  }
+  code.bind(begun);
+}
+
+// After the entry, whose verdict is and stays in r0.
+void traceVerdict(Assembler &code, const PrologueSpec &spec) {
+  Assembler::Label traced;
+  code.move32(r7, r0);
+  lookUpState(code, *spec.trace, traced);
+  code.store64(r8, kPacket, r9);
+  code.ifEqual(r9, 0, traced);
+  report(code, spec, kReturned);
+  code.bind(traced);
+  code.move32(r0, r7);
+}
+
+// The tail call fell through; r7 is what becomes of the packet.
+void traceBroken(Assembler &code, const PrologueSpec &spec) {
+  Assembler::Label traced;
+  code.ifEqual(r9, 0, traced);
+  lookUpState(code, *spec.trace, traced);
+  report(code, spec, kGone);
+  code.bind(traced);
+}
+
 }  // namespace
 
 std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
@@ -138,10 +281,12 @@ std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
     code.bind(uncounted);
   }
 
+  if (spec.trace) beginTrace(code, spec);
   for (uint32_t entry : spec.entries) {
     Assembler::Label proceed;
     code.move(r1, r6);
     code.callBeyond(entry);
+    if (spec.trace) traceVerdict(code, spec);
     if (spec.proceedOn.empty()) break;  // nothing goes on; the verifier refuses code that is never reached
     for (int32_t verdict : spec.proceedOn) code.ifEqual32(r0, verdict, proceed);
     code.jump(ended);
@@ -160,6 +305,7 @@ std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
     code.helper(BPF_FUNC_tail_call);
     // It fell through, so the next position is gone or the budget of tail calls is spent: broken, never an end.
     code.set(r7, spec.closed ? TC_ACT_SHOT : kNext);
+    if (spec.trace) traceBroken(code, spec);
     code.set(r8, kBroken);
     code.jump(count);
   }

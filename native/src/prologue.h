@@ -5,9 +5,16 @@
 #include <linux/bpf.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace remora {
+
+// `StageTrace` of plugin/kernel/port.ts.
+struct TraceSpec {
+  int events, state;
+  uint32_t sample, bytes, tag;
+};
 
 struct PrologueSpec {
   uint32_t position, length;
@@ -17,6 +24,7 @@ struct PrologueSpec {
   int chain, counters;
   // Where each entry starts, in instructions after the prologue's end.
   std::vector<uint32_t> entries;
+  std::optional<TraceSpec> trace;
 };
 
 std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec);

@@ -218,6 +218,8 @@ Failure explain(int error, const StageSpec &spec, const char *log) {
 Result<LoadedStage> loadStage(const StageSpec &spec) {
   if (spec.entries.size() != 1) return refused("a stage takes one entry");
   if (spec.position >= spec.length) return refused("a stage's position lies beyond its chain's end");
+  if (spec.trace && (spec.trace->sample < 1 || spec.trace->bytes < 1 || spec.trace->tag > 255))
+    return refused("a trace takes a sample and bytes of 1 or more, and a tag up to 255");
   auto &wanted = spec.entries[0];
 
   auto opened = openObject(spec.object, spec.name);
@@ -263,7 +265,8 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   bpf_object__for_each_program(program, object) bpf_program__set_log_buf(program, log.get(), kLogSize);
 
   Head head(entry,
-            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters, {0}},
+            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters, {0},
+             spec.trace},
             name, types);
   int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
   if (error) return explain(-error, spec, log.get());

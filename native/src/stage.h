@@ -7,6 +7,7 @@
 
 #include "elffile.h"
 #include "fd.h"
+#include "prologue.h"
 
 namespace remora {
 
@@ -32,6 +33,7 @@ struct StageSpec {
   int chain, counters;
   bool countHead;
   std::vector<ReusedMap> reuse;
+  std::optional<TraceSpec> trace;
 };
 struct StageMap {
   std::string name, type;

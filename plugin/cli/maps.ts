@@ -50,9 +50,9 @@ where all CPUs agree, else it is null. A number that JSON cannot hold exactly is
 bytes of unknown type are hexadecimal.
 
 --json prints {"maps":[{"program","ifname","at":[{"direction","position"}],"name","type","id",
-"keySize","valueSize","maxEntries","entries":[{"key","value"}],"more":false}]}, with "values" (one per
-CPU) instead of "value" for --per-cpu, and "unreadable" instead of "entries" where a map cannot be
-read.`,
+"keySize","valueSize","maxEntries","entries":[{"key","value"}],"more":false}]}, with "values" (one
+per CPU) instead of "value" for --per-cpu, and "unreadable" instead of "entries" where a map cannot
+be read.`,
   async run({ args, io, tools, json, bpffs }) {
     const [pod, program, map] = args.positionals;
     if (pod === undefined || program === undefined)

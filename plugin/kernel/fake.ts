@@ -15,6 +15,7 @@ import {
   type BtfType,
   counterLayout,
   type Direction,
+  type EventReader,
   type Fd,
   type InterfaceInfo,
   KernelError,
@@ -117,6 +118,9 @@ export class FakeKernel implements KernelPort {
   interfere: ((operation: string, number: number) => void) | undefined;
   /** Milliseconds since the epoch. */
   clock = 1_000_000;
+  /** What ring buffers hold, by the map's id; and who reads which. */
+  readonly events = new Map<number, Buffer[]>();
+  readonly readers = new Map<EventReader, number>();
   /** The BTF of maps, by the map's name. */
   readonly types = new Map<string, MapTypes>();
   /** TCX is missing: a kernel before Linux 6.6. */
@@ -385,6 +389,23 @@ export class FakeKernel implements KernelPort {
   }
   openProgramById(id: number): Fd {
     return this.#openById("openProgramById", "program", id);
+  }
+  openEvents(map: Fd): EventReader {
+    this.#step("openEvents");
+    const held = this.#held("openEvents", map, "map");
+    if (held.spec.type !== "ringbuf") throw new KernelError("openEvents", "EINVAL", "Invalid argument");
+    this.readers.set(this.#nextId, held.id);
+    return this.#nextId++;
+  }
+  readEvents(reader: EventReader, limit: number): Buffer[] {
+    this.#step("readEvents");
+    const id = this.readers.get(reader);
+    if (id === undefined) throw this.#mistake("readEvents", `no reader ${reader}`);
+    return (this.events.get(id) ?? []).splice(0, limit);
+  }
+  closeEvents(reader: EventReader): void {
+    this.#step("closeEvents");
+    if (!this.readers.delete(reader)) throw this.#mistake("closeEvents", `no reader ${reader}`);
   }
   freezeMap(map: Fd): void {
     this.#step("freezeMap");

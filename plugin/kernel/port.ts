@@ -119,7 +119,45 @@ export interface StageRequest {
   countHead: boolean;
   /** Maps of the object to use instead of new ones, by name. */
   reuse: { name: string; fd: Fd }[];
+  /** Reports each packet, when it reaches the chain and after each program. Verdicts stay as they are. */
+  trace?: StageTrace;
 }
+
+export interface StageTrace {
+  /** A ring buffer: takes the events (see `traceLayout`). */
+  events: Fd;
+  /** A PERCPU_ARRAY of one entry, `traceLayout.event` + `traceLayout.header` + `bytes` long: where stages keep what they know of a packet. */
+  state: Fd;
+  /** One packet in so many is reported, 1 for each. The first position decides. */
+  sample: number;
+  /** Up to so many bytes of a packet go along when it reaches the chain; at least 1. */
+  bytes: number;
+  /** Comes back in each event, 0 to 255: which chain it was. */
+  tag: number;
+}
+
+/**
+ * Offsets in bytes. In the state: two u64 of the stages' own, a u64 that counts the events for which the ring buffer had no
+ * room, and the event being made. In an event: u64 packet (unique with the CPU), u64 time (CLOCK_MONOTONIC, ns), u32 cpu,
+ * u16 position, u8 kind, u8 tag, s32 verdict, u32 length of the packet, u32 number of bytes that follow the header, u32 mark.
+ */
+export const traceLayout = {
+  lost: 16,
+  event: 24,
+  packet: 0,
+  time: 8,
+  cpu: 16,
+  position: 20,
+  kind: 22,
+  tag: 23,
+  verdict: 24,
+  length: 28,
+  captured: 32,
+  mark: 36,
+  header: 40,
+} as const;
+/** A packet before the first program, a program's verdict, and a tail call that did not go on (the verdict is the failure policy's). */
+export const traceKinds = ["arrived", "returned", "broken"] as const;
 
 /** A loaded stage. The caller closes `program` and every map's `fd`. */
 export interface Stage {
@@ -159,7 +197,8 @@ export const counterLayout = {
 // ---- maps, programs, links -------------------------------------------------------------------------------------
 
 export interface MapSpec {
-  type: "array" | "hash" | "percpu_array" | "prog_array";
+  /** A ringbuf has no keys and values, and as many `maxEntries` as bytes: a power of two, at least 4096. */
+  type: "array" | "hash" | "percpu_array" | "prog_array" | "ringbuf";
   name: string;
   keySize: number;
   valueSize: number;
@@ -198,6 +237,8 @@ export interface MapTypes {
   key: BtfType;
   value: BtfType;
 }
+/** A ring buffer being read; no descriptor. */
+export type EventReader = number;
 export type Pinned = { kind: "map" | "program" | "link"; fd: Fd };
 
 export interface TestRunRequest {
@@ -267,6 +308,11 @@ export interface KernelPort {
   /** A map or program of the kernel's by its id. ENOENT where it is gone. */
   openMapById(id: number): Fd;
   openProgramById(id: number): Fd;
+  /** Begins to read a ring buffer; `closeEvents` ends it. It holds the map on its own. */
+  openEvents(map: Fd): EventReader;
+  /** Takes out what is there by now, in order, up to `limit`. Does not wait. */
+  readEvents(reader: EventReader, limit: number): Buffer[];
+  closeEvents(reader: EventReader): void;
   /** Read-only for user space from now on. */
   freezeMap(map: Fd): void;
   programInfo(program: Fd): ProgramInfo;
