@@ -10,6 +10,7 @@ import { releaseNodeMaps } from "./node-maps.ts";
 import { attachmentName, encodeName, rootOf } from "./pins.ts";
 import { type AttachmentRecord, readRecord, recordedNamespace } from "./record.ts";
 import { settle } from "./settle.ts";
+import { traceWasLeft } from "./trace.ts";
 import { messageOf } from "./undo.ts";
 
 export interface Collected {
@@ -110,8 +111,10 @@ function consider(
 function settleOne(kernel: KernelPort, found: Found, collected: Collected, dryRun: boolean): void {
   try {
     const record = readRecord(kernel, found.pins);
-    if (!record || otherGenerations(kernel, found.pins, record).length === 0) return;
-    const what = dryRun ? "a change was interrupted" : settle(kernel, found.pins);
+    if (!record) return;
+    const changed = otherGenerations(kernel, found.pins, record).length > 0;
+    if (!changed && !traceWasLeft(kernel, found.pins)) return;
+    const what = dryRun ? `a ${changed ? "change" : "trace"} was interrupted` : settle(kernel, found.pins);
     if (what !== undefined) collected.settled.push({ ...record.id, what });
   } catch (error) {
     collected.failed.push({ ...found.id, error });

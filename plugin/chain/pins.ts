@@ -9,6 +9,7 @@
  *         g<N>/<direction>/counters             per-CPU counters, a row per position
  *         g<N>/<direction>/base                 what earlier generations have counted, a row per position
  *         g<N>/<direction>/maps/<position>/<map>
+ *         trace/<direction>/chain               stages that report each packet, while somebody traces (see trace.ts)
  *         link_<direction>                      the bpf_link of the chain's first stage
  *     <root>/node/<program>/<map>               maps that all pods share
  *
@@ -85,6 +86,7 @@ export interface AttachmentPins {
   link(direction: Direction): string;
   generation(number: number): string;
   direction(generation: number, direction: Direction): DirectionPins;
+  trace: { directory: string; folder(direction: Direction): string; chain(direction: Direction): string };
 }
 
 /**
@@ -136,6 +138,11 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
         map: (position, name) => `${folder}/maps/${position}/${encodeName(name)}`,
       };
     },
+    trace: {
+      directory: `${directory}/trace`,
+      folder: (direction) => `${directory}/trace/${direction}`,
+      chain: (direction) => `${directory}/trace/${direction}/chain`,
+    },
   };
 }
 
@@ -175,7 +182,7 @@ function cut(name: string): string | undefined {
 
 /** Whether a name is one of those that Remora puts into an attachment's folder. */
 export function belongsInAttachment(name: string): boolean {
-  return /^(record(_next)?|link_(ingress|egress))$/.test(name) || generationOf(name) !== undefined;
+  return /^(record(_next)?|link_(ingress|egress)|trace)$/.test(name) || generationOf(name) !== undefined;
 }
 
 /** The number of the generation that a folder's name stands for. */

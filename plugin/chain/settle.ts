@@ -16,6 +16,7 @@ import { totalCounts, writeBase } from "./counters.ts";
 import { removeTree, unlink } from "./detach.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
+import { settleTrace } from "./trace.ts";
 import { Attempts, Handles, messageOf } from "./undo.ts";
 
 /**
@@ -27,8 +28,9 @@ import { Attempts, Handles, messageOf } from "./undo.ts";
 export function settle(kernel: KernelPort, pins: AttachmentPins): string | undefined {
   const decided = decide(kernel, pins);
   const record = readRecord(kernel, pins);
+  const traced = record && settleTrace(kernel, pins, () => point(kernel, pins, record));
   const removed = record !== undefined && release(kernel, pins, record);
-  return decided ?? (removed ? "the rest of an interrupted change was removed" : undefined);
+  return decided ?? traced ?? (removed ? "the rest of an interrupted change was removed" : undefined);
 }
 
 function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {

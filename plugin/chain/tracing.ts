@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Begins and ends a trace of an attachment (see trace.ts): loads the stages that report, and switches the links. */
+
+import { code, RemoraError } from "../errors.ts";
+import {
+  type Direction,
+  directions,
+  type Fd,
+  type KernelPort,
+  type StageRequest,
+  type StageTrace,
+  traceLayout,
+} from "../kernel/port.ts";
+import type { Selected } from "../model.ts";
+import { u32 } from "./bytes.ts";
+import { busy, Lock, lock, lockDeadlines } from "./lock.ts";
+import type { AttachmentPins } from "./pins.ts";
+import { type AttachmentRecord, type RecordedChain, type RecordedStage, readRecord } from "./record.ts";
+import { point, settle } from "./settle.ts";
+import { removeTrace, traceIsActive } from "./trace.ts";
+import { Handles, Undo } from "./undo.ts";
+
+export interface TraceRequest {
+  directions: Direction[];
+  /** One packet in so many. */
+  sample: number;
+  /** Bytes of each packet, at least 1. */
+  bytes: number;
+  /** Of the ring buffer: a power of two, at least 4096. */
+  size: number;
+}
+
+/** A trace at work. Events are read from `events`; their tag is the direction's place in `directions`. */
+export interface LiveTrace {
+  /** The attachment as it was when the trace began. */
+  record: AttachmentRecord;
+  events: Fd;
+  /** False once the chain was changed or removed: nothing more will be told. */
+  active(): boolean;
+  /** How many events were lost because nobody took the earlier ones in time. */
+  lost(): number;
+  /** Gives the links their chain again. @throws KernelError; what is left then is taken away by whoever comes next. */
+  end(): Promise<void>;
+}
+
+/**
+ * @param again selects the program of a stage once more, with the same parameters; it must be the same object.
+ * @throws RemoraError tryAgainLater where another traces or changes it, unknownContainer where it is gone; KernelError.
+ */
+export async function startTrace(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  again: (stage: RecordedStage) => Selected,
+  request: TraceRequest,
+): Promise<LiveTrace> {
+  using _ = await lockAttachment(kernel, pins);
+  const handles = new Handles(kernel);
+  const undo = new Undo();
+  undo.push(() => handles[Symbol.dispose]());
+  try {
+    settle(kernel, pins);
+    const record = readRecord(kernel, pins);
+    if (record === undefined)
+      throw new RemoraError(code.unknownContainer, `${pins.directory} is not attached any more`);
+    if (kernel.modified(pins.trace.directory) !== undefined)
+      throw new RemoraError(
+        code.tryAgainLater,
+        `somebody else is tracing ${record.id.containerId} ${record.id.ifname}`,
+      );
+    kernel.makeDirectory(pins.trace.directory);
+    undo.push(() => removeTrace(kernel, pins, () => point(kernel, pins, record)));
+    const own = kernel.tryLock(pins.trace.directory);
+    if (own === undefined) throw new RemoraError(code.tryAgainLater, `${pins.trace.directory} is locked`);
+    handles.own(own);
+    const ring = createRing(kernel, request, handles);
+    const heads = request.directions.flatMap((direction) => {
+      const chain = record.chains[direction];
+      if (chain === undefined) return [];
+      const trace = { ...ring, sample: request.sample, bytes: request.bytes, tag: directions.indexOf(direction) };
+      return [{ direction, head: loadChain(kernel, pins, record, direction, chain, again, trace, handles) }];
+    });
+    for (const { direction, head } of heads) turn(kernel, pins, direction, head);
+    return {
+      record,
+      events: ring.events,
+      active: () => kernel.names(pins.trace.directory, own) && traceIsActive(kernel, pins),
+      lost: () => readLost(kernel, ring.state, request.bytes),
+      async end() {
+        try {
+          using __ = await lockAttachment(kernel, pins);
+          const now = readRecord(kernel, pins);
+          if (now && kernel.names(pins.trace.directory, own)) removeTrace(kernel, pins, () => point(kernel, pins, now));
+        } catch (error) {
+          // A DEL has taken it all away.
+          if (!(error instanceof RemoraError && error.code === code.unknownContainer)) throw error;
+        } finally {
+          handles[Symbol.dispose]();
+        }
+      },
+    };
+  } catch (error) {
+    undo.unwind(() => {});
+    throw error;
+  }
+}
+
+async function lockAttachment(kernel: KernelPort, pins: AttachmentPins): Promise<Lock> {
+  const got = await lock(kernel, pins, lockDeadlines.change);
+  if (got instanceof Lock) return got;
+  if (got === "busy") throw busy(pins, lockDeadlines.change);
+  throw new RemoraError(code.unknownContainer, `${pins.directory} is not there any more`);
+}
+
+function createRing(
+  kernel: KernelPort,
+  { bytes, size }: TraceRequest,
+  handles: Handles,
+): Pick<StageTrace, "events" | "state"> {
+  const none = { keySize: 0, valueSize: 0 };
+  return {
+    events: handles.own(kernel.createMap({ type: "ringbuf", name: "remora_events", ...none, maxEntries: size })),
+    state: handles.own(
+      kernel.createMap({
+        type: "percpu_array",
+        name: "remora_trace",
+        keySize: 4,
+        valueSize: stateLength(bytes),
+        maxEntries: 1,
+      }),
+    ),
+  };
+}
+
+function stateLength(bytes: number): number {
+  return Math.ceil((traceLayout.event + traceLayout.header + bytes) / 8) * 8;
+}
+
+function readLost(kernel: KernelPort, state: Fd, bytes: number): number {
+  const value = kernel.lookupMap(state, u32(0));
+  let lost = 0n;
+  for (let at = traceLayout.lost; value && at < value.length; at += stateLength(bytes))
+    lost += value.readBigUInt64LE(at);
+  return Number(lost);
+}
+
+/** Loads the stages of one direction and pins their array. @returns the first stage's program, which is `kept`. */
+function loadChain(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  direction: Direction,
+  { stages }: RecordedChain,
+  again: (stage: RecordedStage) => Selected,
+  trace: StageTrace,
+  kept: Handles,
+): Fd {
+  using handles = new Handles(kernel);
+  const chain = handles.own(
+    kernel.createMap({
+      type: "prog_array",
+      name: `remora_${direction}`,
+      keySize: 4,
+      valueSize: 4,
+      maxEntries: stages.length,
+    }),
+  );
+  const counters = handles.own(kernel.openPin(pins.direction(record.generation, direction).counters).fd);
+  let head: Fd | undefined;
+  // The last position first: each finds the slot that it calls filled.
+  for (const [position, stage] of [...stages.entries()].reverse()) {
+    const selected = again(stage);
+    const loaded = kernel.loadStage({
+      object: selected.program.object,
+      name: selected.program.name,
+      entries: stage.entries.map((entry) => ({ function: entry.function, parameters: selected.parameters })),
+      position,
+      length: stages.length,
+      proceedOn: stage.proceedOn,
+      failurePolicy: stage.failurePolicy,
+      chain,
+      counters,
+      countHead: stage.countHead,
+      reuse: sameMaps(kernel, stage, selected, handles),
+      trace,
+    });
+    (position === 0 ? kept : handles).own(loaded.program);
+    for (const { fd } of loaded.maps) handles.own(fd);
+    kernel.updateMap(chain, u32(position), u32(loaded.program));
+    if (position === 0) head = loaded.program;
+  }
+  kernel.makeDirectory(pins.trace.folder(direction));
+  kernel.pin(chain, pins.trace.chain(direction));
+  if (head === undefined) throw new Error(`the ${direction} chain has no stages`);
+  return head;
+}
+
+/** All of the program's maps but its parameters, which are constants, equal, and frozen with the load. */
+function sameMaps(
+  kernel: KernelPort,
+  stage: RecordedStage,
+  { program }: Selected,
+  handles: Handles,
+): StageRequest["reuse"] {
+  const variable = program.info.maps.filter(({ name, internal }) => !internal || /\.(data|bss)/.test(name));
+  return stage.maps
+    .filter(({ name }) => variable.some((map) => map.name === name))
+    .map(({ name, id }) => ({ name, fd: handles.own(kernel.openMapById(id)) }));
+}
+
+function turn(kernel: KernelPort, pins: AttachmentPins, direction: Direction, program: Fd): void {
+  using handles = new Handles(kernel);
+  kernel.updateLink(handles.own(kernel.openPin(pins.link(direction)).fd), program);
+}
