@@ -105,6 +105,10 @@ flock 9
 if command -v dpkg-query >/dev/null; then
   declare -n packages=$part
   install_packages "${packages[@]}"
+  # The fuzzer's runtime: Debian names it after clang's version.
+  if [[ $part == test ]] && ! compgen -G "$(clang -print-resource-dir)/lib/*/libclang_rt.fuzzer*" >/dev/null; then
+    install_packages "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+  fi
 else
   echo "setup: no Debian machine; see scripts/setup.sh for what is needed" >&2
 fi

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "inspect.h"
 
+#include <algorithm>
+
 #include "code.h"
 #include "open.h"
 
@@ -12,8 +14,7 @@ std::string text(const char *name) { return name ? name : "unknown"; }
 std::string licenseOf(const Elf &elf) {
   auto section = elf.section("license");
   if (!section) return {};
-  auto start = reinterpret_cast<const char *>(section->data.data());
-  return {start, strnlen(start, section->data.size())};
+  return {section->data.begin(), std::find(section->data.begin(), section->data.end(), 0)};
 }
 
 }  // namespace
