@@ -30,11 +30,16 @@ import { type AttachmentRecord, writeRecord } from "./record.ts";
 import { finish, point, release } from "./settle.ts";
 import { Attempts, Handles, Undo } from "./undo.ts";
 
+export interface ReplaceOptions {
+  /** Is told what failed while taking back, and what could not be cleaned up yet after the change. */
+  report?: (error: unknown) => void;
+  /** The attachment's, to notice a DEL that would not wait for it. */
+  lock?: Lock;
+}
+
 /**
  * @param old what is attached, settled.
  * @param plan of the generation after it: `generation` is one more.
- * @param lock the attachment's, to notice a DEL that would not wait for it.
- * @param report is told what failed while taking back, and of what could not be cleaned up yet after the change.
  * @returns the new record.
  * @throws EntryFailed, KernelError: the old chain is in place. RemoraError unknownContainer where a DEL came in between.
  */
@@ -42,8 +47,7 @@ export function replace(
   kernel: KernelPort,
   plan: ChainPlan,
   old: AttachmentRecord,
-  report: (error: unknown) => void = () => {},
-  lock?: Lock,
+  { report = () => {}, lock }: ReplaceOptions = {},
 ): AttachmentRecord {
   if (plan.generation !== old.generation + 1) throw new Error(`generation ${plan.generation} after ${old.generation}`);
   const pins = pinsOf(plan.bpffs, plan.id);

@@ -17,7 +17,7 @@ test("what was removed, and what could not be", () => {
     { ...line, ifname: "net1", reason: "removePin /sys/fs/bpf/remora/pods/x/record: Operation not permitted" },
   ];
   assert.is(
-    renderCollected({ dryRun: false, removed: [line], failed }, page),
+    renderCollected({ dryRun: false, removed: [line], settled: [], failed }, page),
     `         container     interface  network  reason
 removed  3f2a9c01bd7e  eth0       pods     its interface is gone
 failed   3f2a9c01bd7e  net1       pods     removePin /sys/fs/bpf/remora/pods/x/record: Operation not
@@ -27,12 +27,15 @@ failed   3f2a9c01bd7e  net1       pods     removePin /sys/fs/bpf/remora/pods/x/r
 });
 
 test("a dry run says so", () => {
-  assert.match(renderCollected({ dryRun: true, removed: [line], failed: [] }, page), /^would remove {2}3f2a/m);
+  assert.match(
+    renderCollected({ dryRun: true, removed: [line], settled: [], failed: [] }, page),
+    /^would remove {2}3f2a/m,
+  );
 });
 
 test("nothing to do", () => {
   assert.is(
-    renderCollected({ dryRun: false, removed: [], failed: [] }, page),
+    renderCollected({ dryRun: false, removed: [], settled: [], failed: [] }, page),
     "Nothing to remove: all that is attached is in use.\n",
   );
 });

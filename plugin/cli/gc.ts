@@ -16,18 +16,18 @@ export const command: Command = {
   },
   help: `
 Removes the attachments of every network whose interface or network namespace is gone, and what an
-interrupted ADD left half made. What is attached to a live interface is never touched, and what is
-not complete only once nothing was added to it for ${defaultGraceSeconds} seconds. Exit status 1 where something
-could not be removed.
+interrupted ADD left half made, once nothing was added to it for ${defaultGraceSeconds} seconds. What is attached to
+a live interface stays; where a change of its chain was interrupted, the change is finished or taken
+back. What somebody is at work on is left alone. Exit status 1 where something could not be done.
 
---json prints {"dryRun":BOOLEAN,"removed":[{"network","containerId","ifname","reason"}],
-"failed":[{"network","containerId","ifname","reason"}]}.`,
+--json prints {"dryRun":BOOLEAN,"removed":[L],"settled":[L],"failed":[L]} with
+L = {"network","containerId","ifname","reason"}.`,
   async run({ args, io, tools, json, bpffs }) {
     const kernel = await tools.kernel();
     requireBpffs(kernel, bpffs);
     const dryRun = args.flag("dry-run");
-    const { removed, failed } = viewOf(collect(kernel, bpffs, { dryRun }));
-    const view = { dryRun, removed, failed };
+    const view = { dryRun, ...viewOf(collect(kernel, bpffs, { dryRun })) };
+    const { failed } = view;
     io.stdout(json ? `${JSON.stringify(view)}\n` : renderCollected(view, pageFor(io)));
     return failed.length === 0 ? 0 : 1;
   },
@@ -43,10 +43,12 @@ interface Line {
 export interface CollectedView {
   dryRun: boolean;
   removed: Line[];
+  /** Attachments that stay, of which an interrupted change was finished or taken back. */
+  settled: Line[];
   failed: Line[];
 }
 
-function viewOf({ removed, failed }: Collected): Omit<CollectedView, "dryRun"> {
+function viewOf({ removed, settled, failed }: Collected): Omit<CollectedView, "dryRun"> {
   const line = ({ network, containerId, ifname }: Omit<Line, "reason">, reason: string) => ({
     network,
     containerId,
@@ -55,13 +57,15 @@ function viewOf({ removed, failed }: Collected): Omit<CollectedView, "dryRun"> {
   });
   return {
     removed: removed.map((each) => line(each, each.reason)),
+    settled: settled.map((each) => line(each, each.what)),
     failed: failed.map((each) => line(each, reasonOf(each.error))),
   };
 }
 
 /** The page that a person reads. */
-export function renderCollected({ dryRun, removed, failed }: CollectedView, page: Page): string {
-  if (removed.length === 0 && failed.length === 0) return "Nothing to remove: all that is attached is in use.\n";
+export function renderCollected({ dryRun, removed, settled, failed }: CollectedView, page: Page): string {
+  if (removed.length === 0 && settled.length === 0 && failed.length === 0)
+    return "Nothing to remove: all that is attached is in use.\n";
   const rows = (lines: Line[], done: string, bad: boolean): Row[] =>
     lines.map(({ network, containerId, ifname, reason }) => ({
       cells: [{ text: done, tone: bad ? "bad" : "plain" }, shortId(containerId), ifname, network, reason],
@@ -75,6 +79,7 @@ export function renderCollected({ dryRun, removed, failed }: CollectedView, page
   ];
   const lines = table(page, columns, [
     ...rows(removed, dryRun ? "would remove" : "removed", false),
+    ...rows(settled, dryRun ? "would settle" : "settled", false),
     ...rows(failed, "failed", true),
   ]);
   return `${lines.join("\n")}\n`;

@@ -69,12 +69,12 @@ test("the packets that were sent are in the maps", async () => {
   );
 
   const maps = new Map((await show("state")).map((map) => [map.name, map]));
-  assert.equal([...maps.keys()].sort(), ["events", "flows", "state.bss"]);
+  assert.equal([...maps.keys()].sort(), [".bss", "events", "flows"]);
   assert.match(maps.get("events")?.unreadable ?? "", /ring buffer/);
   const flow = maps.get("flows")?.entries?.find(({ key }) => key === 0x0008);
   assert.equal(flow?.value, { length: 98, kind: "LARGE", label: "icmp" });
-  assert.ok(Number(structOf(maps.get("state.bss")?.entries).runs) >= 5);
-  const [rodata] = await show("state", "state.rodata");
+  assert.ok(Number(structOf(maps.get(".bss")?.entries).runs) >= 5);
+  const [rodata] = await show("state", ".rodata");
   assert.is(structOf(rodata?.entries).limit, 7);
 
   const page = await remora("maps", "web", "state", "--bpffs", bpffs);

@@ -9,7 +9,7 @@ import { RemoraError } from "../errors.ts";
 import { type Direction, directions, type KernelPort } from "../kernel/port.ts";
 import type { CatalogProgram, FailurePolicy, Place } from "../model.ts";
 import type { Command } from "./command.ts";
-import { defaultProgramDir, libraryDir } from "./directories.ts";
+import { defaultProgramDir, libraryDir, standardDirs } from "./directories.ts";
 import { describeParameters, parameterShape, parameterTable } from "./parameters.ts";
 import { type Page, pageFor, paragraph, printable } from "./terminal.ts";
 
@@ -37,8 +37,7 @@ P = ${parameterShape}.`,
   async run({ args, io, tools, json }) {
     const given = args.texts("dir").map((path) => resolve(path));
     const library = libraryDir(io.executable);
-    const standard = library === undefined ? [defaultProgramDir] : [defaultProgramDir, library];
-    const view = await viewCatalog(given.length > 0 ? given : standard, await tools.kernel());
+    const view = await viewCatalog(given.length > 0 ? given : standardDirs(io.executable), await tools.kernel());
     io.stdout(
       json ? `${JSON.stringify(view)}\n` : renderCatalog(view, pageFor(io), given.length > 0 ? undefined : library),
     );

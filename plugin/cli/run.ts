@@ -23,6 +23,9 @@ const commands: Record<string, { summary: string; load(): Promise<{ command: Com
   maps: { summary: "what the maps of a pod's program hold", load: () => import("./maps.ts") },
   programs: { summary: "the catalog: what a pod can ask for", load: () => import("./programs.ts") },
   inspect: { summary: "one object: entries, parameters, maps", load: () => import("./inspect.ts") },
+  apply: { summary: "gives a running pod another chain, without loss", load: () => import("./apply.ts") },
+  attach: { summary: "attaches a chain by hand, to any interface", load: () => import("./attach.ts") },
+  detach: { summary: "takes a chain away by hand", load: () => import("./detach.ts") },
   doctor: { summary: "what this machine can do, and what is missing", load: () => import("./doctor.ts") },
   gc: { summary: "removes what belongs to no live container", load: () => import("./gc.ts") },
   version: { summary: "the version", load: () => import("./version.ts") },
@@ -125,7 +128,12 @@ function optionLines(options: Options): string {
 }
 
 /** Says on stderr what went wrong, and with which exit status. */
-function report(error: unknown, command: string | undefined, io: Io): number {
+async function report(thrown: unknown, command: string | undefined, io: Io): Promise<number> {
+  // A program that did not load is put into words where ADD's are.
+  const error =
+    thrown instanceof Error && thrown.name === "EntryFailed"
+      ? (await import("../chain/explain.ts")).asRemoraError(thrown)
+      : thrown;
   const who = command === undefined ? "remora" : `remora ${command}`;
   if (error instanceof UsageError) {
     io.stderr(`${who}: ${error.message}\n${who} --help tells how.\n`);

@@ -12,6 +12,7 @@ import { openCatalog } from "../catalog/catalog.ts";
 import { attach } from "../chain/attach.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
 import { detachWhenFree } from "../chain/detach.ts";
+import { asRemoraError } from "../chain/explain.ts";
 import { EntryFailed } from "../chain/generation.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
 import { pinsOf } from "../chain/pins.ts";
@@ -23,7 +24,6 @@ import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port
 import type { AttachmentId, Selected } from "../model.ts";
 import { select } from "../select/select.ts";
 import type { Context } from "./context.ts";
-import { asRemoraError } from "./kernel-errors.ts";
 
 /** @throws RemoraError that names the pod, since the pod's events are where it is read. */
 export async function add(context: Context, request: AddRequest): Promise<void> {

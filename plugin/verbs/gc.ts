@@ -2,9 +2,9 @@
 /** GC: removes the attachments of this network that the runtime does not count among the valid ones. */
 
 import { collectNetwork } from "../chain/collect.ts";
+import { joinErrors } from "../chain/explain.ts";
 import type { GcRequest } from "../cni/request.ts";
 import type { Context } from "./context.ts";
-import { joinErrors } from "./kernel-errors.ts";
 
 /** @throws RemoraError that joins what failed; all the rest was removed. */
 export async function gc({ kernel, log }: Context, { config, validAttachments }: GcRequest): Promise<void> {

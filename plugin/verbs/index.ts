@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The verbs: what Remora does for each CNI command. Each file is loaded with its verb alone. */
 
+import { asRemoraError } from "../chain/explain.ts";
 import type { Verbs } from "../cni/dispatch.ts";
 import type { KernelPort } from "../kernel/port.ts";
 import type { Log } from "../log.ts";
 import type { Context } from "./context.ts";
-import { asRemoraError } from "./kernel-errors.ts";
 
 /**
  * The table that dispatch demands.

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { asRemoraError, hasTcx, joinErrors } from "../chain/explain.ts";
 import { listAttachments } from "../chain/status.ts";
 import type { Verbs } from "../cni/dispatch.ts";
 import { code, RemoraError } from "../errors.ts";
@@ -11,7 +12,6 @@ import { FakeKernel, type ObjectSketch } from "../kernel/fake.ts";
 import { KernelError } from "../kernel/port.ts";
 import { type KeptLog, keepLog, request, type Sketch } from "./fixture.ts";
 import { createVerbs } from "./index.ts";
-import { asRemoraError, hasTcx, joinErrors } from "./kernel-errors.ts";
 
 const bpffs = "/sys/fs/bpf/remora";
 const netns = "/run/netns/pod";

@@ -2,9 +2,9 @@
 /** The one place where what the kernel said becomes what a person reads. */
 
 import { release } from "node:os";
-import { EntryFailed } from "../chain/generation.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError } from "../kernel/port.ts";
+import { EntryFailed } from "./generation.ts";
 
 /** The RemoraError for anything that was thrown; what is neither ours nor the kernel's is a bug, and stays as it is. */
 export function asRemoraError(error: unknown): unknown {

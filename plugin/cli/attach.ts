@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `remora attach`: a chain by hand, on any interface of any network namespace. */
+
+import { resolve } from "node:path";
+import { attach } from "../chain/attach.ts";
+import { requireBpffs } from "../chain/bpffs.ts";
+import { claim, lockDeadlines } from "../chain/lock.ts";
+import { pinsOf } from "../chain/pins.ts";
+import { plan, plannedDirections } from "../chain/plan.ts";
+import { readRecord } from "../chain/record.ts";
+import { messageOf } from "../chain/undo.ts";
+import { code, RemoraError } from "../errors.ts";
+import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
+import { choose, givenDirs, programHelp, programOptions, readWishes } from "./chosen.ts";
+import { type Command, UsageError } from "./command.ts";
+import { standardDirs } from "./directories.ts";
+import { printable, shortId } from "./terminal.ts";
+
+/** The network that attachments made by hand belong to; no CNI GC speaks for it. */
+export const manualNetwork = "manual";
+
+export const command: Command = {
+  operands: "",
+  maxOperands: 0,
+  options: {
+    netns: { type: "string", value: "PATH", help: "the network namespace, such as /proc/PID/ns/net" },
+    ifname: { type: "string", value: "NAME", help: "the interface in it" },
+    container: { type: "string", value: "ID", help: "whose it is (default netns-INODE)" },
+    ...programOptions,
+  },
+  help: `
+Attaches a chain to an interface by hand, also to a pod that was there before Remora. The interface
+may be of any kind, in any network namespace; what else hangs on it stays. status, apply, maps, gc
+and detach then know it by its container id.
+
+${programHelp}
+Looked in are the directories given with --dir, else /etc/remora/programs and behind it the library
+that came with this executable.
+
+--json prints {"network","containerId","ifname","netns"}.`,
+  async run({ args, io, tools, json, bpffs }) {
+    const netns = args.text("netns");
+    const ifname = args.text("ifname");
+    if (netns === undefined || ifname === undefined)
+      throw new UsageError("to what? Say --netns PATH --ifname NAME --programs LIST");
+    const wishes = readWishes(args);
+    const dirs = givenDirs(args);
+    const programDirs = dirs.length > 0 ? dirs : standardDirs(io.executable);
+    const kernel = await tools.kernel();
+    requireBpffs(kernel, bpffs);
+    const path = resolve(netns);
+    const device = findDevice(kernel, path, ifname);
+    const containerId = args.text("container") ?? `netns-${device.namespace.ino}`;
+    if (!/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(containerId))
+      throw new UsageError(`--container ${containerId}: letters, digits, "_", "." and "-" make a container id`);
+    const id = { network: manualNetwork, containerId, ifname };
+    const chain = plan({
+      id,
+      netns: path,
+      interface: device,
+      pod: null,
+      config: { bpffs, failurePolicy: "closed", hook: "auto", programDirs },
+      selected: await choose(kernel, programDirs, wishes),
+      missing: [],
+    });
+    if (plannedDirections(chain).length === 0) throw new UsageError("--programs lists none");
+    const pins = pinsOf(bpffs, id);
+    using lock = await claim(kernel, pins, lockDeadlines.change);
+    if (readRecord(kernel, pins))
+      throw new RemoraError(
+        code.tryAgainLater,
+        `a chain is attached to ${ifname} of ${containerId} already: change it with remora apply, or detach it first`,
+      );
+    attach(kernel, chain, (error) => io.stderr(`remora attach: ${printable(messageOf(error))}\n`), lock);
+    io.stdout(
+      json
+        ? `${JSON.stringify({ ...id, netns: path })}\n`
+        : `Attached to ${printable(ifname)} in ${printable(path)}, as container ${printable(shortId(containerId))}.\n`,
+    );
+    return 0;
+  },
+};
+
+function findDevice(kernel: KernelPort, netns: string, ifname: string): InterfaceInfo {
+  try {
+    return kernel.findInterface(netns, ifname);
+  } catch (error) {
+    if (!(error instanceof KernelError && ["ENODEV", "ENOENT", "EINVAL"].includes(error.code))) throw error;
+    const reason =
+      error.code === "ENODEV" ? `there is no interface ${ifname} in ${netns}` : `${netns} names no network namespace`;
+    throw new RemoraError(code.noInterface, reason, { cause: error });
+  }
+}

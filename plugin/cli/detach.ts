@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `remora detach`: takes a chain away by hand. */
+
+import { resolve } from "node:path";
+import { findAttachments } from "../chain/attachments.ts";
+import { requireBpffs } from "../chain/bpffs.ts";
+import { detachWhenFree } from "../chain/detach.ts";
+import { readRecord, recordedNamespace } from "../chain/record.ts";
+import { code, RemoraError } from "../errors.ts";
+import type { KernelPort } from "../kernel/port.ts";
+import type { AttachmentId } from "../model.ts";
+import { theOne } from "./apply.ts";
+import { manualNetwork } from "./attach.ts";
+import { type Command, UsageError } from "./command.ts";
+import { recordsOf } from "./records.ts";
+import { printable, shortId } from "./terminal.ts";
+
+export const command: Command = {
+  operands: "[POD or CONTAINER]",
+  maxOperands: 1,
+  options: {
+    netns: { type: "string", value: "PATH", help: "the network namespace, instead of a container" },
+    ifname: { type: "string", value: "NAME", help: "the interface in it" },
+  },
+  help: `
+Takes a chain away: its links, programs and maps. Named is the container (or pod), or the network
+namespace and the interface. Meant for chains that were attached by hand; one that a container
+runtime has asked for goes away as well, and that container's next CHECK says that it is missing.
+
+--json prints {"network","containerId","ifname"}.`,
+  async run({ args, io, tools, json, bpffs }) {
+    const [container] = args.positionals;
+    const netns = args.text("netns");
+    const ifname = args.text("ifname");
+    if ((container === undefined) === (netns === undefined))
+      throw new UsageError("from what? Give a container, or --netns PATH --ifname NAME");
+    if (netns !== undefined && ifname === undefined) throw new UsageError("which interface? Say --ifname NAME");
+    const kernel = await tools.kernel();
+    requireBpffs(kernel, bpffs);
+    const id =
+      container !== undefined
+        ? theOne(recordsOf(kernel, bpffs, container), container, ifname).record.id
+        : attachedTo(kernel, bpffs, resolve(netns ?? ""), ifname ?? "");
+    await detachWhenFree(kernel, bpffs, id);
+    io.stdout(
+      json
+        ? `${JSON.stringify(id)}\n`
+        : `Detached from ${printable(id.ifname)} of container ${printable(shortId(id.containerId))}.\n`,
+    );
+    return 0;
+  },
+};
+
+/** By the namespace itself, whatever path it had then. One made by hand goes before one of a runtime's. */
+function attachedTo(kernel: KernelPort, bpffs: string, netns: string, ifname: string): AttachmentId {
+  const identity = kernel.namespaceIdentity(netns);
+  if (!identity) throw new RemoraError(code.noInterface, `${netns} names no network namespace`);
+  const { dev, ino } = recordedNamespace(identity);
+  const found = findAttachments(kernel, bpffs).flatMap(({ pins }) => {
+    const record = readRecord(kernel, pins);
+    const same = record?.namespace.dev === dev && record.namespace.ino === ino && record.id.ifname === ifname;
+    return record && same ? [record.id] : [];
+  });
+  const [id] = [...found.filter(({ network }) => network === manualNetwork), ...found];
+  if (id) return id;
+  throw new RemoraError(code.unknownContainer, `no chain is attached to ${ifname} in ${netns}`);
+}
