@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Whatever a configuration holds, the answer is one of the two that CNI knows, and never Remora's own confusion. */
+/** Whatever a configuration or an environment holds, the answer is one of the two that CNI knows, and never Remora's own confusion. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { garble, generator, pick } from "../../e2e/lib/random.ts";
 import { dispatch, type Verbs } from "./dispatch.ts";
 import { goodConfiguration, goodEnvironment } from "./refusals.table.ts";
-
-/** A small generator of its own (mulberry32), so that a failure can be had again from its seed. */
-function generator(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
 
 const whole = {
   ...goodConfiguration,
@@ -100,6 +90,65 @@ test("20,000 configurations gone wrong", async () => {
       assert.ok(msg.length > 10 && !/undefined|\[object/.test(msg), note);
     }
   }
+});
+
+const goodArguments =
+  "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_UID=5d1;K8S_POD_INFRA_CONTAINER_ID=c0ffee";
+const environmentPieces = [
+  "",
+  "/",
+  "..",
+  "\n",
+  "\u0001",
+  ";",
+  "=",
+  ";;",
+  "K8S_POD_NAME=",
+  "IgnoreUnknown=0",
+  "eth0",
+  "é",
+  " ",
+  "%",
+];
+
+test("20,000 environments gone wrong", async () => {
+  let accepted = 0;
+  for (let seed = 0; seed < 20_000; seed++) {
+    const random = generator(seed);
+    const env: Record<string, string | undefined> = {
+      ...goodEnvironment,
+      CNI_COMMAND: pick(random, ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"]),
+      CNI_ARGS: goodArguments,
+    };
+    for (let times = random(2); times >= 0; times--) {
+      const name = pick(random, [...Object.keys(env), "CNI_NETNS_OVERRIDE"]);
+      env[name] = random(5) === 0 ? undefined : garble(random, env[name] ?? "", environmentPieces);
+    }
+    let seen: { containerId: string; ifname: string; pod?: { name: string } | null } | undefined;
+    const keep = async (request: object): Promise<void> => {
+      if ("containerId" in request) seen = request as typeof seen;
+    };
+    const raw = { env, stdin: async () => JSON.stringify(goodConfiguration), isOwnNamespace: () => false };
+    const { stdout, exitCode } = await dispatch(raw, () => ({
+      add: keep,
+      del: keep,
+      check: keep,
+      gc: keep,
+      status: keep,
+    }));
+    const note = `seed ${seed}: ${JSON.stringify(env)} -> ${stdout}`;
+    if (exitCode === 0) {
+      accepted++;
+      // What reaches a verb is what names of files and interfaces are made of.
+      if (seen) assert.match(seen.containerId, /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, note);
+      if (seen) assert.ok(Buffer.byteLength(seen.ifname) <= 15 && !/[/:\s]/.test(seen.ifname), note);
+    } else {
+      const { code, msg } = JSON.parse(stdout);
+      assert.ok([4, 7].includes(code), note);
+      assert.ok(msg.length > 10 && !/undefined|\[object/.test(msg), note);
+    }
+  }
+  assert.ok(accepted > 2_000 && accepted < 18_000, `${accepted} were accepted`);
 });
 
 test.run();
