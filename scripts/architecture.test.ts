@@ -35,12 +35,13 @@ function code(path: string): string {
 const layers: Record<string, string[]> = {
   main: ["cli", "verbs", "log", "cni", "kernel"],
   log: [],
-  cli: ["select", "catalog", "chain", "values", "kernel"],
+  cli: ["select", "catalog", "chain", "values", "trace", "kernel"],
   verbs: ["cni", "log", "select", "catalog", "chain", "kernel"],
   select: ["catalog", "kernel"],
   catalog: ["kernel"],
   chain: ["kernel"],
   values: ["kernel"],
+  trace: ["kernel"],
   kernel: [],
   cni: [],
 };

@@ -23,6 +23,8 @@ export interface Watch extends Disposable {
   readonly stopped: boolean;
   /** Milliseconds of a clock that never jumps. */
   now(): number;
+  /** CLOCK_MONOTONIC, the kernel's clock of events, in nanoseconds. */
+  monotonic(): bigint;
   /** Wall clock, milliseconds since the epoch. */
   date(): number;
   /** Columns and rows of the terminal as it is now; 0 where they are unknown. */

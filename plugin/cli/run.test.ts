@@ -28,7 +28,20 @@ async function remora(argv: string[], kernel: KernelPort = new FakeKernel()): Pr
   return { status, ...outcome };
 }
 
-const names = ["status", "top", "maps", "programs", "inspect", "apply", "attach", "detach", "doctor", "gc", "version"];
+const names = [
+  "status",
+  "top",
+  "trace",
+  "maps",
+  "programs",
+  "inspect",
+  "apply",
+  "attach",
+  "detach",
+  "doctor",
+  "gc",
+  "version",
+];
 
 test("without arguments it says what it is and lists its commands", async () => {
   const { status, stdout, stderr } = await remora([]);

@@ -20,6 +20,7 @@ const defaultBpffs = "/sys/fs/bpf/remora";
 const commands: Record<string, { summary: string; load(): Promise<{ command: Command }> }> = {
   status: { summary: "what is attached on this node, with counters", load: () => import("./status.ts") },
   top: { summary: "what is attached, live, with rates", load: () => import("./top.ts") },
+  trace: { summary: "packets of a pod, hop by hop through its chain", load: () => import("./trace.ts") },
   maps: { summary: "what the maps of a pod's program hold", load: () => import("./maps.ts") },
   programs: { summary: "the catalog: what a pod can ask for", load: () => import("./programs.ts") },
   inspect: { summary: "one object: entries, parameters, maps", load: () => import("./inspect.ts") },

@@ -22,6 +22,7 @@ function fakeWatch(script: ((left: number) => Happening)[]): Watch & { disposed:
     stopped: false,
     disposed: false,
     now: () => time,
+    monotonic: () => BigInt(time) * 1_000_000n,
     date: () => Date.UTC(2026, 0, 1) + time,
     size: () => ({ columns: 100, rows: 10 }),
     async pause(milliseconds) {

@@ -39,6 +39,7 @@ export function openWatch(
       return stopped;
     },
     now: () => performance.now(),
+    monotonic: () => process.hrtime.bigint(),
     date: () => Date.now(),
     size: () => ({ columns: stdout.columns ?? 0, rows: stdout.rows ?? 0 }),
     pause: (milliseconds) =>
