@@ -38,7 +38,9 @@ export async function collectNetwork(
   );
   const collected: Collected = { settled: [], removed: [], failed: [] };
   for (const found of doomed) {
-    using _ = await lockOrGoOn(kernel, found.pins, lockDeadlines.gc);
+    const locked = await lockOrGoOn(kernel, found.pins, lockDeadlines.gc);
+    if (locked === "gone") continue;
+    using _ = locked;
     consider(kernel, found, () => "not among the valid attachments", collected);
   }
   return collected;

@@ -30,7 +30,14 @@ export function detach(kernel: KernelPort, bpffs: string, id: AttachmentId): boo
 /** The same, after whoever is at work on the attachment; but not later than DEL's deadline. */
 export async function detachWhenFree(kernel: KernelPort, bpffs: string, id: AttachmentId): Promise<boolean> {
   const pins = pinsOf(bpffs, id);
-  using _ = await lockOrGoOn(kernel, pins, lockDeadlines.del);
+  const locked = await lockOrGoOn(kernel, pins, lockDeadlines.del);
+  if (locked === "gone") {
+    const attempts = new Attempts();
+    if (kernel.isBpffs(pins.root)) removeShared(kernel, pins, attempts);
+    attempts.finish();
+    return false;
+  }
+  using _ = locked;
   return removeAttachment(kernel, pins);
 }
 

@@ -51,7 +51,7 @@ export class Lock implements Disposable {
   }
 }
 
-/** `busy`: another has it. `gone`: there is no such folder. */
+/** `busy`: another has it, or has just removed it. `gone`: there is no such folder. */
 export function tryLock(kernel: KernelPort, pins: AttachmentPins): Lock | "busy" | "gone" {
   let fd: Fd | undefined;
   try {
@@ -68,7 +68,8 @@ export function tryLock(kernel: KernelPort, pins: AttachmentPins): Lock | "busy"
   } finally {
     if (!held) lock[Symbol.dispose]();
   }
-  return held ? lock : "gone";
+  // The folder was removed meanwhile. Whether there is a new one in its place, the next look will tell.
+  return held ? lock : "busy";
 }
 
 /**
@@ -117,13 +118,19 @@ export async function claim(kernel: KernelPort, pins: AttachmentPins, deadline: 
 }
 
 /**
- * The lock for who must neither hang nor fail: null where it cannot be had by the deadline, or there is nothing to lock.
- * He goes on without.
+ * The lock for who must neither hang nor fail: null where it cannot be had by the deadline, and he goes on without.
+ *
+ * @returns `gone` where there is nothing to lock. Then there is nothing to remove either: a folder that appears from now
+ *   on is an ADD's that has just begun.
  */
-export async function lockOrGoOn(kernel: KernelPort, pins: AttachmentPins, deadline: number): Promise<Lock | null> {
+export async function lockOrGoOn(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  deadline: number,
+): Promise<Lock | "gone" | null> {
   try {
     const got = await lock(kernel, pins, deadline);
-    return got instanceof Lock ? got : null;
+    return got === "busy" ? null : got;
   } catch (error) {
     if (error instanceof KernelError) return null;
     throw error;
@@ -145,7 +152,16 @@ export function byOvertaking(error: unknown, id: AttachmentId): RemoraError | un
     error instanceof KernelError &&
     error.code === "ENOENT" &&
     ["pin", "makeDirectory", "renamePin", "tryLock"].includes(error.operation);
-  return vanished ? overtaken(id, error) : undefined;
+  if (vanished) return overtaken(id, error);
+  // Into a folder that we have locked and emptied only he writes who was overtaken and does not know it yet; he takes it back.
+  const crowded =
+    error instanceof KernelError && error.code === "EEXIST" && ["pin", "makeDirectory"].includes(error.operation);
+  if (!crowded) return undefined;
+  return new RemoraError(
+    code.tryAgainLater,
+    `another ADD of container ${id.containerId}, which was deleted meanwhile, is still at work on ${id.ifname}`,
+    { cause: error },
+  );
 }
 
 /** What is said where the deadline has passed. */
