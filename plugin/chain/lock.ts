@@ -7,7 +7,6 @@
  * counts only as long as the path still names the folder that was locked.
  */
 
-import { setTimeout as sleep } from "node:timers/promises";
 import { code, RemoraError } from "../errors.ts";
 import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
@@ -88,7 +87,7 @@ export async function lock(
   for (let pause = shortest; ; pause = Math.min(2 * pause, longest)) {
     const got = tryLock(kernel, pins);
     if (got !== "busy" || performance.now() >= end) return got;
-    await sleep(pause);
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 

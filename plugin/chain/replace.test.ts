@@ -124,6 +124,29 @@ test("the links are given the new chain; they are the same links", () => {
   assert.is(kernel.operations.filter((operation) => operation.startsWith("attachTcx")).length, 2);
 });
 
+test("the old generation is touched only when the links are switched and no packet can be in it", () => {
+  const kernel = machine();
+  add(kernel);
+  const before = kernel.operations.length;
+  change(kernel);
+  const operations = kernel.operations.slice(before);
+  const at = (start: string): number => operations.findIndex((operation) => operation.startsWith(start));
+  const steps = [
+    `pin ${pins.nextRecord}`,
+    "updateLink",
+    "renamePin",
+    "awaitPrograms",
+    `removePin ${pins.generation(1)}/`,
+  ];
+  const places = steps.map(at);
+  assert.not(places.includes(-1));
+  assert.equal(
+    places,
+    [...places].sort((a, b) => a - b),
+  );
+  assert.ok(operations.lastIndexOf("updateLink") < at("awaitPrograms"));
+});
+
 test("a direction may come and go", () => {
   const kernel = machine();
   const only = (direction: "ingress" | "egress", generation: number): ChainPlan =>
