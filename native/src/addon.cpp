@@ -13,6 +13,7 @@
 #include "inspect.h"
 #include "maps.h"
 #include "netns.h"
+#include "peer.h"
 #include "pins.h"
 #include "stage.h"
 #include "tcx.h"
@@ -349,9 +350,11 @@ Value TestRun(const CallbackInfo &info) {
 
 Value AttachTcx(const CallbackInfo &info) {
   auto request = info[0].As<Object>();
-  auto link = take(info.Env(), attachTcx(asFd(field(request, "program")), asText(field(request, "netns")),
+  auto netns = field(request, "netns");
+  auto link = take(info.Env(), attachTcx(asFd(field(request, "program")), netns.IsUndefined() ? "" : asText(netns),
                                          asCount(field(request, "ifindex")),
-                                         asText(field(request, "direction")) == "ingress"));
+                                         asText(field(request, "direction")) == "ingress",
+                                         request.Get("before").ToBoolean()));
   return Number::New(info.Env(), link.release());
 }
 
@@ -378,6 +381,16 @@ Value FindInterface(const CallbackInfo &info) {
   object.Set("mac", found.mac);
   object.Set("mtu", Number::New(env, found.mtu));
   object.Set("namespace", toNamespace(env, found.where));
+  return object;
+}
+
+Value FindPeer(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto found = take(env, findPeer(asText(info[0]), asText(info[1])));
+  auto object = Object::New(env);
+  object.Set("ifindex", Number::New(env, found.ifindex));
+  object.Set("ifname", found.name);
+  object.Set("kind", found.kind);
   return object;
 }
 
@@ -434,6 +447,7 @@ Object Init(Env, Object exports) {
   offer<UpdateLink>(exports, "updateLink");
   offer<DetachLink>(exports, "detachLink");
   offer<FindInterface>(exports, "findInterface");
+  offer<FindPeer>(exports, "findPeer");
   offer<NamespaceIdentity>(exports, "namespaceIdentity");
   offer<Pin>(exports, "pin");
   offer<OpenPin>(exports, "openPin");

@@ -8,15 +8,20 @@
 
 namespace remora {
 
-Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress) {
-  auto space = openNamespace(netns);
-  if (!space) return space.failure();
+Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress, bool before) {
   int link = -ENODEV;
-  int error = inNamespace(space->get(), [&] {
-    LIBBPF_OPTS(bpf_link_create_opts, options);
+  auto attach = [&] {
+    LIBBPF_OPTS(bpf_link_create_opts, options, .flags = before ? BPF_F_BEFORE : 0u);
     link = bpf_link_create(program, static_cast<int>(ifindex), ingress ? BPF_TCX_INGRESS : BPF_TCX_EGRESS, &options);
-  });
-  if (error) return failedDoing("entering " + netns, error);
+  };
+  if (netns.empty()) {
+    attach();
+  } else {
+    auto space = openNamespace(netns);
+    if (!space) return space.failure();
+    int error = inNamespace(space->get(), attach);
+    if (error) return failedDoing("entering " + netns, error);
+  }
   if (link < 0) return failed(-link);
   return UniqueFd(link);
 }

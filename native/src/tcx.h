@@ -11,8 +11,9 @@
 
 namespace remora {
 
-// As the last one on the hook. The device is resolved in the calling thread's namespace, hence the thread.
-Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress);
+// As the last one on the hook, or before all that are there. An empty `netns` is the plugin's own. The device is resolved in
+// the calling thread's namespace, hence the thread.
+Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress, bool before);
 
 struct LinkFacts {
   uint32_t id, programId;

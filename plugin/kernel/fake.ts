@@ -29,6 +29,7 @@ import {
   type ObjectInfo,
   type ObjectMap,
   type ObjectProgram,
+  type PeerInfo,
   type Pinned,
   type ProgramInfo,
   type Stage,
@@ -82,6 +83,8 @@ interface FakeInterface {
 interface FakeNamespace {
   identity: NamespaceIdentity;
   interfaces: FakeInterface[];
+  /** The host's ends of the interfaces, in their order. */
+  peers: FakeInterface[];
 }
 interface FakeObject {
   info: ObjectInfo;
@@ -125,6 +128,8 @@ export class FakeKernel implements KernelPort {
   readonly types = new Map<string, MapTypes>();
   /** TCX is missing: a kernel before Linux 6.6. */
   withoutTcx = false;
+  /** Interfaces are of this kind, and no ends of a pair. */
+  withoutPeers: string | undefined;
 
   #failures = new Map<number, string>();
   #crashAt: number | undefined;
@@ -209,14 +214,20 @@ export class FakeKernel implements KernelPort {
     this.#namespaces.set(path, {
       identity: { dev: 4n, ino: 4026530000n + BigInt(this.#nextId++), cookie: BigInt(this.#nextId++) },
       interfaces: interfaces.map((name) => ({ ifindex: this.#nextIfindex++, name, mac: "02:00:00:00:00:01" })),
+      peers: interfaces.map((name) => ({
+        ifindex: this.#nextIfindex++,
+        name: `host-${name}`,
+        mac: "02:00:00:00:00:02",
+      })),
     });
   }
-  /** The namespace dies, and its devices with it: links on them become detached. */
+  /** The namespace dies, and its devices with it, the host's ends as well: links on them become detached. */
   removeNamespace(path: string): void {
     const namespace = this.#namespaces.get(path);
     this.#namespaces.delete(path);
+    const gone = [...(namespace?.interfaces ?? []), ...(namespace?.peers ?? [])];
     for (const link of this.#kept)
-      if (link.kind === "link" && link.device && namespace?.interfaces.includes(link.device)) link.device = undefined;
+      if (link.kind === "link" && link.device && gone.includes(link.device)) link.device = undefined;
   }
 
   /** Everything that is still there: open descriptors, files below the mount, kernel objects, attached links. */
@@ -239,11 +250,15 @@ export class FakeKernel implements KernelPort {
   files(): string[] {
     return [...this.#nodes.keys()].sort();
   }
-  /** The stages that packets of an interface meet, in order: the chain behind each attached link. */
-  chains(direction: Direction): StageRequest[][] {
+  /** The stages that packets of an interface meet, in order: the chain behind each attached link. `host`: what they meet on ingress of the host's end. */
+  chains(place: Direction | "host"): StageRequest[][] {
+    const peers = [...this.#namespaces.values()].flatMap((namespace) => namespace.peers);
     return [...this.#kept]
       .filter((kept): kept is FakeLink => kept.kind === "link" && kept.device !== undefined)
-      .filter((link) => link.direction === direction)
+      .filter(({ device, direction }) => {
+        const atHost = device !== undefined && peers.includes(device);
+        return place === "host" ? atHost && direction === "ingress" : !atHost && direction === place;
+      })
       .map((link) => {
         const array = link.program.maps[0];
         const slots = [...(array?.slots ?? [])].sort(([a], [b]) => a - b).map(([, program]) => program.request);
@@ -426,12 +441,14 @@ export class FakeKernel implements KernelPort {
   }
 
   attachTcx(request: AttachRequest): Fd {
-    this.#step(`attachTcx ${request.direction}`);
+    this.#step(`attachTcx ${request.direction}${request.before ? " before" : ""}`);
     const program = this.#held("attachTcx", request.program, "program");
     if (this.withoutTcx) throw new KernelError("attachTcx", "EINVAL", "Invalid argument");
-    const device = this.#namespaceAt("attachTcx", request.netns).interfaces.find(
-      ({ ifindex }) => ifindex === request.ifindex,
-    );
+    const devices =
+      request.netns === undefined
+        ? [...this.#namespaces.values()].flatMap((namespace) => namespace.peers)
+        : this.#namespaceAt("attachTcx", request.netns).interfaces;
+    const device = devices.find(({ ifindex }) => ifindex === request.ifindex);
     if (!device) throw new KernelError("attachTcx", "ENODEV", "No such device");
     const link: FakeLink = { kind: "link", id: this.#nextId++, program, direction: request.direction, device };
     this.#kept.add(link);
@@ -462,6 +479,15 @@ export class FakeKernel implements KernelPort {
     const found = namespace.interfaces.find(({ name }) => name === ifname);
     if (!found) throw new KernelError("findInterface", "ENODEV", `no interface ${ifname} in ${netns}`);
     return { ifindex: found.ifindex, mac: found.mac, mtu: 1500, namespace: namespace.identity };
+  }
+  findPeer(netns: string, ifname: string): PeerInfo {
+    this.#step(`findPeer ${ifname}`);
+    const { interfaces, peers } = this.#namespaceAt("findPeer", netns);
+    const found = peers[interfaces.findIndex(({ name }) => name === ifname)];
+    if (!found) throw new KernelError("findPeer", "ENODEV", `no interface ${ifname} in ${netns}`);
+    if (this.withoutPeers !== undefined)
+      throw new KernelError("findPeer", "EREFUSED", `${ifname} is a ${this.withoutPeers} device, no end of a pair`);
+    return { ifindex: found.ifindex, ifname: found.name, kind: "veth" };
   }
   namespaceIdentity(netns: string): NamespaceIdentity | undefined {
     this.#step("namespaceIdentity");

@@ -71,11 +71,12 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   programInfo: () => "the program's description was not read",
   testRun: (request) => `a packet of ${request.packet.length} bytes was not run`,
   attachTcx: ({ ifindex, netns, direction }) =>
-    `interface ${ifindex} of ${netns}, ${direction}: no program was attached`,
+    `interface ${ifindex} of ${netns ?? "the host"}, ${direction}: no program was attached`,
   linkInfo: () => "the link's description was not read",
   updateLink: () => "the link kept its program",
   detachLink: () => "the link was not detached",
   findInterface: (netns, ifname) => `interface "${ifname}" of ${netns} was not found`,
+  findPeer: (netns, ifname) => `the other end of interface "${ifname}" of ${netns} was not found`,
   namespaceIdentity: (netns) => `namespace ${netns} was not read`,
   pin: (_, path) => `${path} was not pinned`,
   openPin: (path) => `pin ${path} was not opened`,

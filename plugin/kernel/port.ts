@@ -279,11 +279,21 @@ export interface InterfaceInfo {
   mtu: number;
   namespace: NamespaceIdentity;
 }
+/** The other end of a veth pair, in the plugin's own network namespace. */
+export interface PeerInfo {
+  ifindex: number;
+  ifname: string;
+  /** The kind of both ends: `veth`. */
+  kind: string;
+}
 export interface AttachRequest {
   program: Fd;
-  netns: string;
+  /** Undefined: the plugin's own network namespace. */
+  netns: string | undefined;
   ifindex: number;
   direction: Direction;
+  /** Before everybody who is on the hook, not after. */
+  before?: boolean;
 }
 
 export interface KernelPort {
@@ -323,7 +333,7 @@ export interface KernelPort {
   awaitPrograms(): void;
   testRun(request: TestRunRequest): TestRunResult;
 
-  /** Attaches a program as the last one on the interface's TCX hook, from a thread inside the namespace. */
+  /** Attaches a program to the interface's TCX hook, from a thread inside the namespace. As the last one, where nothing else is asked for. */
   attachTcx(request: AttachRequest): Fd;
   linkInfo(link: Fd): LinkInfo;
   updateLink(link: Fd, program: Fd): void;
@@ -331,6 +341,11 @@ export interface KernelPort {
 
   /** The interface as seen inside the namespace. ENODEV where it is not there, ENOENT where the namespace is not. */
   findInterface(netns: string, ifname: string): InterfaceInfo;
+  /**
+   * The other end of the interface's pair, where it is in the plugin's own network namespace and each end names the other.
+   * EREFUSED with the reason where there is no such; ENODEV and ENOENT as `findInterface`.
+   */
+  findPeer(netns: string, ifname: string): PeerInfo;
   /** Undefined where the path names no network namespace. */
   namespaceIdentity(netns: string): NamespaceIdentity | undefined;
 
