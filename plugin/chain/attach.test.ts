@@ -15,7 +15,7 @@ import { type ChainPlan, type PlanInput, plan } from "./plan.ts";
 
 const pins = pinsOf(bpffs, id);
 
-/** Both directions, shared maps, a map pinned by name, an inner PROG_ARRAY, a map of the node: something of everything. */
+/** All places, shared maps, a map pinned by name, an inner PROG_ARRAY, a map of the node: something of everything. */
 function richPlan(kernel: FakeKernel, change: Partial<PlanInput> = {}): ChainPlan {
   const selected = [
     select(kernel, "plain", { maps: [{ name: "hits" }], parameters: ["rate"] }),
@@ -28,6 +28,11 @@ function richPlan(kernel: FakeKernel, change: Partial<PlanInput> = {}): ChainPla
     }),
     select(kernel, "l3af", { maps: [{ name: "next.map", type: "prog_array" }], directions: ["egress"] }),
     select(kernel, "guard", { maps: [{ name: "deny.list" }], change: { mapScopes: { "deny.list": "node" } } }),
+    select(kernel, "wall", {
+      entry: { ingress: "from", egress: "to" },
+      maps: [{ name: "seen", pinned: true }],
+      select: { at: "host" },
+    }),
   ];
   return plan(input(kernel, selected, change));
 }
@@ -51,14 +56,23 @@ test("a chain in each direction, its state pinned, no descriptor left", () => {
   assert.equal(
     ingress.map(({ name, position, length, countHead }) => [name, position, length, countHead]),
     [
-      ["plain", 0, 3, true],
-      ["pair", 1, 3, false],
-      ["guard", 2, 3, false],
+      ["plain", 0, 4, true],
+      ["pair", 1, 4, false],
+      ["guard", 2, 4, false],
+      ["wall", 3, 4, false],
     ],
   );
   assert.equal(
     egress.map(({ entries }) => entries[0]?.function),
     ["handle", "to", "handle", "handle"],
+  );
+  assert.equal(
+    kernel.chains("host").map((chain) => chain.map(({ name, entries }) => [name, entries[0]?.function])),
+    [[["wall", "to"]]],
+  );
+  assert.equal(
+    kernel.operations.filter((operation) => operation.startsWith("attachTcx")),
+    ["attachTcx ingress", "attachTcx egress", "attachTcx ingress before"],
   );
   const below = (path: string) => path.slice(pins.directory.length + 1);
   assert.equal(
@@ -76,13 +90,22 @@ test("a chain in each direction, its state pinned, no descriptor left", () => {
       "g1/egress/maps/1/flows",
       "g1/egress/maps/2",
       "g1/egress/maps/2/next%2emap",
+      "g1/host",
+      "g1/host/chain",
+      "g1/host/counters",
+      "g1/host/maps",
+      "g1/host/maps/0",
+      "g1/host/maps/0/seen",
       "g1/ingress",
       "g1/ingress/chain",
       "g1/ingress/counters",
       "g1/ingress/maps",
       "g1/ingress/maps/1",
       "g1/ingress/maps/1/flows",
+      "g1/ingress/maps/3",
+      "g1/ingress/maps/3/seen",
       "link_egress",
+      "link_host",
       "link_ingress",
       "record",
     ],
@@ -268,7 +291,8 @@ test("a DEL that fails at one operation has tried all the rest, and names what f
     kernel.failAt(nth, "EIO");
     const error = caught(() => detach(kernel, bpffs, id));
     assert.match((error as Error | undefined)?.message ?? "", /EIO/);
-    assert.equal(kernel.chains("ingress"), nth === 1 ? kernel.chains("ingress") : [], "packets still meet the chain");
+    for (const place of ["ingress", "egress", "host"] as const)
+      assert.equal(kernel.chains(place), nth === 1 ? kernel.chains(place) : [], "packets still meet the chain");
     detach(kernel, bpffs, id);
     assert.equal(kernel.left(), [], `operation ${nth}`);
   }

@@ -15,14 +15,15 @@
  * ones, in reverse, and is the one that is reported.
  */
 
-import { type Direction, directions, type KernelPort } from "../kernel/port.ts";
+import type { KernelPort } from "../kernel/port.ts";
 import { recordOf } from "./describe.ts";
 import { detach, emptyAttachment, removeShared } from "./detach.ts";
 import { makeAttachmentFolder } from "./folders.ts";
 import { type Generation, loadGeneration, makeGenerationFolder, pinGeneration } from "./generation.ts";
 import { byOvertaking, type Lock, overtaken } from "./lock.ts";
 import { type AttachmentPins, pinsOf } from "./pins.ts";
-import { type ChainPlan, plannedDirections } from "./plan.ts";
+import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
+import { type ChainPlan, plannedPlaces } from "./plan.ts";
 import { writeRecord } from "./record.ts";
 import { Attempts, Handles, Undo } from "./undo.ts";
 
@@ -40,7 +41,7 @@ export function attach(
   report: (error: unknown) => void = () => {},
   lock?: Lock,
 ): void {
-  if (plannedDirections(plan).length === 0 && plan.degraded.length === 0) {
+  if (plannedPlaces(plan).length === 0 && plan.degraded.length === 0) {
     detach(kernel, plan.bpffs, plan.id);
     return;
   }
@@ -51,11 +52,11 @@ export function attach(
     claimFolder(kernel, pins, undo);
     emptyAttachment(kernel, pins);
     const generation = loadGeneration(kernel, plan, handles);
-    if (plannedDirections(plan).length > 0) makeGenerationFolder(kernel, plan, pins, undo);
+    if (plannedPlaces(plan).length > 0) makeGenerationFolder(kernel, plan, pins, undo);
     pinGeneration(kernel, plan, generation, pins, undo);
     writeRecord(kernel, pins.record, recordOf(plan, generation), undo);
     if (lock?.held() === false) throw overtaken(plan.id);
-    for (const direction of directions) link(kernel, plan, generation, direction, pins, handles, undo);
+    for (const place of chainPlaces) link(kernel, plan, generation, place, pins, handles, undo);
   } catch (error) {
     undo.unwind(report);
     throw byOvertaking(error, plan.id) ?? error;
@@ -77,17 +78,18 @@ function link(
   kernel: KernelPort,
   plan: ChainPlan,
   generation: Generation,
-  direction: Direction,
+  place: ChainPlace,
   pins: AttachmentPins,
   handles: Handles,
   undo: Undo,
 ): void {
-  const first = generation[direction]?.stages[0];
+  const first = generation[place]?.stages[0];
   if (!first) return;
-  const { netns, interface: device } = plan;
-  const fd = handles.own(kernel.attachTcx({ program: first.program, netns, ifindex: device.ifindex, direction }));
+  const { netns, interface: device, host } = plan;
+  const hook = hookAt(place, { netns, ifindex: device.ifindex, host });
+  const fd = handles.own(kernel.attachTcx({ program: first.program, ...hook }));
   undo.push(() => kernel.detachLink(fd));
-  const path = pins.link(direction);
+  const path = pins.link(place);
   kernel.pin(fd, path);
   undo.push(() => kernel.removePin(path));
 }

@@ -5,10 +5,11 @@
  */
 
 import { isDeepStrictEqual } from "node:util";
-import { type Direction, directions, type KernelPort } from "../kernel/port.ts";
+import type { KernelPort } from "../kernel/port.ts";
 import type { CatalogProgram } from "../model.ts";
 import type { Carried } from "./generation.ts";
 import { nodeMapsOf } from "./node-maps.ts";
+import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
 import type { ChainPlan } from "./plan.ts";
 import {
   type AttachmentRecord,
@@ -22,16 +23,16 @@ import type { Handles } from "./undo.ts";
 /** How a new chain follows the one that is there. */
 export interface Succession {
   previous: NonNullable<AttachmentRecord["previous"]>;
-  /** Where the program of a new position stood in the old chain of the same direction. */
-  continues(direction: Direction, position: number): number | undefined;
+  /** Where the program of a new position stood in the old chain of the same place. */
+  continues(place: ChainPlace, position: number): number | undefined;
   /** The old maps that the program of a new position goes on with. */
-  maps(direction: Direction, position: number): Pick<RecordedMap, "name" | "id">[];
+  maps(place: ChainPlace, position: number): Pick<RecordedMap, "name" | "id">[];
 }
 
 export function succession(plan: ChainPlan, old: AttachmentRecord): Succession {
   const partners = partnersOf(plan, selectionsOf(old));
-  const formerly = (direction: Direction, position: number, at: Direction): number | undefined => {
-    const selection = partners.get(plan.selected.indexOf(stageAt(plan, direction, position).entries[0].selected));
+  const formerly = (place: ChainPlace, position: number, at: ChainPlace): number | undefined => {
+    const selection = partners.get(plan.selected.indexOf(stageAt(plan, place, position).entries[0].selected));
     if (selection === undefined) return undefined;
     const found = old.chains[at]?.stages.findIndex(({ entries }) => entries[0]?.selection === selection) ?? -1;
     return found < 0 ? undefined : found;
@@ -40,21 +41,24 @@ export function succession(plan: ChainPlan, old: AttachmentRecord): Succession {
     previous: {
       generation: old.generation,
       countHead: Object.fromEntries(
-        directions.flatMap((direction) => {
-          const stages = old.chains[direction]?.stages;
-          return stages ? [[direction, stages.map(({ countHead }) => countHead)]] : [];
+        chainPlaces.flatMap((place) => {
+          const stages = old.chains[place]?.stages;
+          return stages ? [[place, stages.map(({ countHead }) => countHead)]] : [];
         }),
       ),
     },
-    continues: (direction, position) => formerly(direction, position, direction),
-    maps(direction, position) {
-      const { program } = stageAt(plan, direction, position).entries[0].selected;
-      // A program with a function per direction has one set of maps, whichever of them was in the chain.
+    continues: (place, position) => formerly(place, position, place),
+    maps(place, position) {
+      const { program } = stageAt(plan, place, position).entries[0].selected;
+      // A program with a function per direction has one set of maps, whichever of them was in the chain. Its egress side may
+      // have moved between the pod and the host's end.
       const shared = program.entry.ingress !== program.entry.egress;
-      const places = shared ? [direction, ...directions.filter((other) => other !== direction)] : [direction];
-      for (const place of places) {
-        const before = formerly(direction, position, place);
-        const stage = before === undefined ? undefined : old.chains[place]?.stages[before];
+      const others = chainPlaces.filter(
+        (other) => other !== place && (shared || directionAt(other) === directionAt(place)),
+      );
+      for (const at of [place, ...others]) {
+        const before = formerly(place, position, at);
+        const stage = before === undefined ? undefined : old.chains[at]?.stages[before];
         if (stage) return compatibleMaps(stage, program);
       }
       return [];
@@ -64,8 +68,8 @@ export function succession(plan: ChainPlan, old: AttachmentRecord): Succession {
 
 /** Opens what is carried over, for a load. */
 export function openCarried(kernel: KernelPort, { maps }: Succession, handles: Handles): Carried {
-  return (direction, position) =>
-    maps(direction, position).map(({ name, id }) => ({ name, fd: handles.own(kernel.openMapById(id)) }));
+  return (place, position) =>
+    maps(place, position).map(({ name, id }) => ({ name, fd: handles.own(kernel.openMapById(id)) }));
 }
 
 /**
@@ -91,15 +95,15 @@ function compatibleMaps(stage: RecordedStage, program: CatalogProgram): Recorded
   );
 }
 
-function stageAt(plan: ChainPlan, direction: Direction, position: number): ChainPlan["stages"]["ingress"][number] {
-  const stage = plan.stages[direction][position];
-  if (!stage) throw new Error(`no position ${position} is planned for ${direction}`);
+function stageAt(plan: ChainPlan, place: ChainPlace, position: number): ChainPlan["stages"]["ingress"][number] {
+  const stage = plan.stages[place][position];
+  if (!stage) throw new Error(`no position ${position} is planned for ${place}`);
   return stage;
 }
 
 /**
  * New selection to old one, by number: a program's first stands for its first, and so on; but one with the same parameters and
- * directions goes before, so that of two rate limits the one that stays keeps its own bucket.
+ * directions at the same place goes before, so that of two rate limits the one that stays keeps its own bucket.
  */
 export function partnersOf({ selected }: ChainPlan, old: RecordedSelection[]): Map<number, number> {
   const partners = new Map<number, number>();
@@ -117,7 +121,9 @@ export function partnersOf({ selected }: ChainPlan, old: RecordedSelection[]): M
   };
   pair(
     (now, then) =>
-      isDeepStrictEqual(now.shown, then.params) && isDeepStrictEqual([...now.directions], [...then.directions]),
+      now.at === then.at &&
+      isDeepStrictEqual(now.shown, then.params) &&
+      isDeepStrictEqual([...now.directions], [...then.directions]),
   );
   pair(() => true);
   return partners;

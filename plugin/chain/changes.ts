@@ -2,15 +2,18 @@
 /** What a plan would change of an attachment, entry by entry, for people to read. */
 
 import { isDeepStrictEqual } from "node:util";
-import { type Direction, directions } from "../kernel/port.ts";
-import type { ParameterText } from "../model.ts";
+import type { Direction } from "../kernel/port.ts";
+import type { ParameterText, Place } from "../model.ts";
 import { partnersOf } from "./carry.ts";
 import { recordedPlan } from "./describe.ts";
+import { chainPlaces, directionAt } from "./places.ts";
 import type { ChainPlan } from "./plan.ts";
 import { type AttachmentRecord, type RecordedEntry, type RecordedStage, selectionsOf } from "./record.ts";
 
 export interface Change {
   direction: Direction;
+  /** Where that chain stands. */
+  at: Place;
   program: string;
   change: "added" | "removed" | "moved" | "changed";
   /** Positions, from 0; null where it is not in that chain. */
@@ -28,9 +31,10 @@ type Described = ReturnType<typeof recordedPlan>;
  */
 export function changesBetween(old: AttachmentRecord, plan: ChainPlan): Change[] {
   const partners = partnersOf(plan, selectionsOf(old));
-  return directions.flatMap((direction) => {
-    const before = old.chains[direction]?.stages ?? [];
-    const after = plan.stages[direction].map((stage) => recordedPlan(plan, stage));
+  return chainPlaces.flatMap((place) => {
+    const chain = { direction: directionAt(place), at: place === "host" ? "host" : "pod" } as const;
+    const before = old.chains[place]?.stages ?? [];
+    const after = plan.stages[place].map((stage) => recordedPlan(plan, stage));
     const from = after.map(({ entries: [entry] }) => {
       const partner = entry && partners.get(entry.selection);
       const found = before.findIndex(({ entries: [then] }) => partner !== undefined && then?.selection === partner);
@@ -42,15 +46,15 @@ export function changesBetween(old: AttachmentRecord, plan: ChainPlan): Change[]
       const then = was === null ? undefined : before[was];
       const program = now.entries[0]?.program ?? "";
       if (was === null || !then)
-        return [{ direction, program, change: "added", from: null, to, details: settings(now) }];
+        return [{ ...chain, program, change: "added", from: null, to, details: settings(now) }];
       const details = differences(then, now);
-      if (!stayed.has(was)) return [{ direction, program, change: "moved", from: was, to, details }];
-      return details.length > 0 ? [{ direction, program, change: "changed", from: was, to, details }] : [];
+      if (!stayed.has(was)) return [{ ...chain, program, change: "moved", from: was, to, details }];
+      return details.length > 0 ? [{ ...chain, program, change: "changed", from: was, to, details }] : [];
     });
     const removed = before.flatMap(({ entries: [entry] }, position): Change[] =>
       from.includes(position) || !entry
         ? []
-        : [{ direction, program: entry.program, change: "removed", from: position, to: null, details: [] }],
+        : [{ ...chain, program: entry.program, change: "removed", from: position, to: null, details: [] }],
     );
     return [...changes, ...removed];
   });

@@ -9,10 +9,11 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, directions, type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
+import { type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
+import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
 import {
   type AttachmentRecord,
   type RecordedChain,
@@ -43,10 +44,11 @@ export function check(
     throw differs(`${pins.directory} has no record: an ADD did not end, or the record was removed`);
   }
   checkInterface(kernel, record, id, netns);
-  for (const direction of directions) {
-    const chain = record.chains[direction];
-    if (chain) checkChain(kernel, pins, record, direction, chain);
-    else refuseExtraLink(kernel, pins, direction);
+  if (record.host) requireHostEnd(kernel, record, netns);
+  for (const place of chainPlaces) {
+    const chain = record.chains[place];
+    if (chain) checkChain(kernel, pins, record, place, chain);
+    else refuseExtraLink(kernel, pins, place);
   }
   return record;
 }
@@ -80,24 +82,24 @@ function checkChain(
   kernel: KernelPort,
   pins: AttachmentPins,
   record: AttachmentRecord,
-  direction: Direction,
+  place: ChainPlace,
   chain: RecordedChain,
 ): void {
   using handles = new Handles(kernel);
-  const paths = pins.direction(record.generation, direction);
-  checkLink(kernel, pins, record, direction, chain, handles);
-  const array = openMap(kernel, paths.chain, `the ${direction} chain is`, chain.chainId, handles);
+  const paths = pins.direction(record.generation, place);
+  checkLink(kernel, pins, record, place, chain, handles);
+  const array = openMap(kernel, paths.chain, `the ${place} chain is`, chain.chainId, handles);
   chain.stages.forEach((stage, position) => {
-    checkSlot(kernel, array, direction, position, stage);
+    checkSlot(kernel, array, place, position, stage);
   });
-  openMap(kernel, paths.counters, `the ${direction} counters are`, chain.countersId, handles);
-  if (chain.baseId) openMap(kernel, paths.base, `the base of the ${direction} counters is`, chain.baseId, handles);
+  openMap(kernel, paths.counters, `the ${place} counters are`, chain.countersId, handles);
+  if (chain.baseId) openMap(kernel, paths.base, `the base of the ${place} counters is`, chain.baseId, handles);
   chain.stages.forEach(({ entries: [entry], maps }, position) => {
     for (const { name, id, scope, pinned } of maps) {
       // The program id stands for the others: a program's maps are its own for good.
       if (!pinned) continue;
       const path = scope === "node" ? nodeMapPins(pins.root, entry?.program).map(name) : paths.map(position, name);
-      openMap(kernel, path, `map ${name} of ${direction} position ${position} is`, id, handles);
+      openMap(kernel, path, `map ${name} of ${place} position ${position} is`, id, handles);
     }
   });
 }
@@ -106,37 +108,36 @@ function checkLink(
   kernel: KernelPort,
   pins: AttachmentPins,
   record: AttachmentRecord,
-  direction: Direction,
+  place: ChainPlace,
   chain: RecordedChain,
   handles: Handles,
 ): void {
-  const path = pins.link(direction);
+  const path = pins.link(place);
   const link = open(kernel, path, handles);
-  if (!link) throw differs(`the ${direction} link is missing: nothing is pinned at ${path}`);
-  if (link.kind !== "link") throw differs(`${path} is a ${link.kind}, not the ${direction} link`);
+  if (!link) throw differs(`the ${place} link is missing: nothing is pinned at ${path}`);
+  if (link.kind !== "link") throw differs(`${path} is a ${link.kind}, not the ${place} link`);
   const info = kernel.linkInfo(link.fd);
-  if (info.ifindex === 0) throw differs(`the ${direction} link is detached: no packet meets the chain`);
-  if (info.ifindex !== record.ifindex)
-    throw differs(
-      `the ${direction} link is attached to interface index ${info.ifindex}, the record says ${record.ifindex}`,
-    );
-  if (info.direction !== null && info.direction !== direction)
+  if (info.ifindex === 0) throw differs(`the ${place} link is detached: no packet meets the chain`);
+  const hook = hookAt(place, { host: undefined, ...record });
+  if (info.ifindex !== hook.ifindex)
+    throw differs(`the ${place} link is attached to interface index ${info.ifindex}, the record says ${hook.ifindex}`);
+  if (info.direction !== null && info.direction !== hook.direction)
     throw differs(`the link at ${path} is attached to ${info.direction}`);
   const first = chain.stages[0];
   // While somebody traces, the same programs report what they do: another head, for as long as he is there.
-  const heads = [first?.programId, tracedHead(kernel, pins, direction)];
+  const heads = [first?.programId, tracedHead(kernel, pins, place)];
   if (first && !heads.includes(info.programId))
     throw differs(
-      `the ${direction} link runs program id ${info.programId}, the record says ${first.programId} (${words(first)})`,
+      `the ${place} link runs program id ${info.programId}, the record says ${first.programId} (${words(first)})`,
     );
 }
 
 /** A slot's value is, for user space, the id of its program. */
-function checkSlot(kernel: KernelPort, array: Fd, direction: Direction, position: number, stage: RecordedStage): void {
+function checkSlot(kernel: KernelPort, array: Fd, place: ChainPlace, position: number, stage: RecordedStage): void {
   const found = kernel.lookupMap(array, u32(position))?.readUInt32LE();
   if (found === stage.programId) return;
   throw differs(
-    `position ${position} of the ${direction} chain holds ${found === undefined ? "no program" : `program id ${found}`}, ` +
+    `position ${position} of the ${place} chain holds ${found === undefined ? "no program" : `program id ${found}`}, ` +
       `the record says ${stage.programId} (${words(stage)})`,
   );
 }
@@ -150,10 +151,10 @@ function openMap(kernel: KernelPort, path: string, what: string, id: number, han
   return pinned.fd;
 }
 
-function refuseExtraLink(kernel: KernelPort, pins: AttachmentPins, direction: Direction): void {
+function refuseExtraLink(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
   using handles = new Handles(kernel);
-  if (open(kernel, pins.link(direction), handles))
-    throw differs(`the record has no ${direction} chain, yet a link is pinned at ${pins.link(direction)}`);
+  if (open(kernel, pins.link(place), handles))
+    throw differs(`the record has no ${place} chain, yet a link is pinned at ${pins.link(place)}`);
 }
 
 function open(kernel: KernelPort, path: string, handles: Handles): Pinned | undefined {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Collection of what nobody deletes: CNI's GC, told what lives, and the node's own, which finds out by itself. */
 
-import { directions, KernelError, type KernelPort } from "../kernel/port.ts";
+import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { type Found, findAttachments, findInNetwork, holdsOnlyOurs, otherGenerations } from "./attachments.ts";
 import { removeAttachment } from "./detach.ts";
 import { Lock, lockDeadlines, lockOrGoOn, tryLock } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { attachmentName, encodeName, rootOf } from "./pins.ts";
+import { chainPlaces } from "./places.ts";
 import { type AttachmentRecord, readRecord, recordedNamespace } from "./record.ts";
 import { settle } from "./settle.ts";
 import { traceWasLeft } from "./trace.ts";
@@ -125,7 +126,7 @@ function settleOne(kernel: KernelPort, found: Found, collected: Collected, dryRu
 
 /** `certain` where no ADD can be at work. */
 function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certain: boolean } | undefined {
-  const links = directions.map((direction) => linkState(kernel, pins.link(direction)));
+  const links = chainPlaces.map((place) => linkState(kernel, pins.link(place)));
   if (links.includes("attached")) return undefined;
   if (links.includes("detached")) return { reason: "its interface is gone", certain: true };
   let record: AttachmentRecord | undefined;

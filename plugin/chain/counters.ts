@@ -11,7 +11,7 @@
 
 import { counterLayout, type Ending, endings, type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import { u32 } from "./bytes.ts";
-import type { DirectionPins } from "./pins.ts";
+import type { ChainPins } from "./pins.ts";
 import { Handles } from "./undo.ts";
 
 /** Whole numbers since the generation was made, or since the program joined the chain. `proceeded` and all of `ended` together are `packets`. */
@@ -36,7 +36,7 @@ export function readCounters(kernel: KernelPort, counters: Fd, countHead: boolea
  *
  * @returns undefined where the counters are not pinned (any more).
  */
-export function totalCounts(kernel: KernelPort, pins: DirectionPins, countHead: boolean[]): Counts[] | undefined {
+export function totalCounts(kernel: KernelPort, pins: ChainPins, countHead: boolean[]): Counts[] | undefined {
   using handles = new Handles(kernel);
   const open = (path: string): Fd | undefined => {
     try {

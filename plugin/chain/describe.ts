@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A plan, and the generation that was loaded from it, as the record says it. */
 
-import type { Direction, Stage } from "../kernel/port.ts";
+import type { Stage } from "../kernel/port.ts";
 import type { CatalogProgram } from "../model.ts";
 import { definitionOf, type Succession } from "./carry.ts";
 import { type Generation, mapsToPin } from "./generation.ts";
 import { nodeMapsOf } from "./node-maps.ts";
-import { type ChainPlan, type PlannedStage, plannedDirections } from "./plan.ts";
+import type { ChainPlace } from "./places.ts";
+import { type ChainPlan, type PlannedStage, plannedPlaces } from "./plan.ts";
 import {
   type AttachmentRecord,
   type RecordedChain,
@@ -19,8 +20,7 @@ import {
 /** The record of an attachment. `succession` where the generation follows another. */
 export function recordOf(plan: ChainPlan, generation: Generation, succession?: Succession): AttachmentRecord {
   const chains: AttachmentRecord["chains"] = {};
-  for (const direction of plannedDirections(plan))
-    chains[direction] = recordedChain(plan, generation, direction, succession);
+  for (const place of plannedPlaces(plan)) chains[place] = recordedChain(plan, generation, place, succession);
   return {
     format: recordFormat,
     id: plan.id,
@@ -28,6 +28,7 @@ export function recordOf(plan: ChainPlan, generation: Generation, succession?: S
     netns: plan.netns,
     namespace: recordedNamespace(plan.interface.namespace),
     ifindex: plan.interface.ifindex,
+    ...(plan.host && { host: plan.host }),
     hook: plan.hook,
     generation: plan.generation,
     failurePolicy: plan.failurePolicy,
@@ -66,19 +67,19 @@ export function recordedPlan(
 function recordedChain(
   plan: ChainPlan,
   generation: Generation,
-  direction: Direction,
+  place: ChainPlace,
   succession: Succession | undefined,
 ): RecordedChain {
-  const loaded = generation[direction];
-  if (!loaded) throw new Error(`the ${direction} chain was planned and not loaded`);
+  const loaded = generation[place];
+  if (!loaded) throw new Error(`the ${place} chain was planned and not loaded`);
   return {
     chainId: loaded.chainId,
     countersId: loaded.countersId,
     ...(loaded.base && { baseId: loaded.base.id }),
-    stages: plan.stages[direction].map((planned, position) => {
+    stages: plan.stages[place].map((planned, position) => {
       const stage = loaded.stages[position];
       if (!stage) throw new Error(`position ${position} was planned and not loaded`);
-      const continues = succession?.continues(direction, position);
+      const continues = succession?.continues(place, position);
       return {
         programId: stage.programId,
         ...recordedPlan(plan, planned),

@@ -5,12 +5,13 @@
  * folder is gone cannot pin, and takes back what it made.
  */
 
-import { type Direction, directions, KernelError, type KernelPort } from "../kernel/port.ts";
+import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { removeIfEmpty } from "./folders.ts";
 import { lockDeadlines, lockOrGoOn } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf, requireInside } from "./pins.ts";
+import { type ChainPlace, chainPlaces } from "./places.ts";
 import { Attempts } from "./undo.ts";
 
 /** How often a folder is emptied again when an ADD beside us has put something new into it. */
@@ -74,7 +75,7 @@ export function emptyAttachment(kernel: KernelPort, pins: AttachmentPins): void 
  */
 function unlinkAll(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
   attempts.try(() => kernel.removePin(pins.nextRecord));
-  for (const direction of directions) attempts.try(() => unlink(kernel, pins, direction));
+  for (const place of chainPlaces) attempts.try(() => unlink(kernel, pins, place));
 }
 
 /** Removes what an attachment has had together with others, as far as it was the last: node-wide maps, the folders above. */
@@ -84,8 +85,8 @@ export function removeShared(kernel: KernelPort, pins: AttachmentPins, attempts:
 }
 
 /** Takes one link away. The pin goes in any case: with the last reference the kernel detaches the link by itself. */
-export function unlink(kernel: KernelPort, pins: AttachmentPins, direction: Direction): void {
-  const path = pins.link(direction);
+export function unlink(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
+  const path = pins.link(place);
   const attempts = new Attempts();
   attempts.try(() => {
     let pinned: ReturnType<KernelPort["openPin"]>;

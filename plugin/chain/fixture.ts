@@ -4,6 +4,7 @@
 import { FakeKernel, type ObjectSketch } from "../kernel/fake.ts";
 import { type Direction, directions } from "../kernel/port.ts";
 import type { AttachmentId, CatalogProgram, Selected } from "../model.ts";
+import { findHostEnd } from "./places.ts";
 import type { PlanInput } from "./plan.ts";
 
 export const bpffs = "/sys/fs/bpf/remora";
@@ -60,10 +61,14 @@ export function machine(): FakeKernel {
 
 export function input(kernel: FakeKernel, selected: Selected[], change: Partial<PlanInput> = {}): PlanInput {
   const device = quietly(kernel, () => kernel.findInterface(netns, id.ifname));
+  const before = kernel.operations.length;
+  const host = findHostEnd(kernel, { netns, ifname: id.ifname, selected });
+  kernel.operations.length = before;
   return {
     id,
     netns,
     interface: device,
+    host,
     pod: { namespace: "default", name: "web", uid: "u1" },
     config: { bpffs, failurePolicy: "closed", hook: "auto", programDirs: ["/etc/remora/programs"] },
     selected,

@@ -6,13 +6,14 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { KernelPort, Stage, StageRequest } from "../kernel/port.ts";
-import { counterLayout, type Direction, directions, type Fd, KernelError } from "../kernel/port.ts";
+import { counterLayout, type Direction, type Fd, KernelError } from "../kernel/port.ts";
 import type { CatalogProgram, Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { baseLength } from "./counters.ts";
 import { nodeMapsOf, openNodeMaps, pinNodeMaps } from "./node-maps.ts";
 import type { AttachmentPins } from "./pins.ts";
-import { type ChainPlan, type PlannedStage, plannedDirections } from "./plan.ts";
+import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
+import { type ChainPlan, type PlannedStage, plannedPlaces } from "./plan.ts";
 import type { Handles, Undo } from "./undo.ts";
 
 export interface LoadedChain {
@@ -24,7 +25,7 @@ export interface LoadedChain {
   base: { fd: Fd; id: number } | undefined;
   stages: Stage[];
 }
-export type Generation = Partial<Record<Direction, LoadedChain>>;
+export type Generation = Partial<Record<ChainPlace, LoadedChain>>;
 
 /** A program of the chain that the loader or the verifier refused; `cause` is what they said. */
 export class EntryFailed extends Error {
@@ -44,10 +45,10 @@ export class EntryFailed extends Error {
 }
 
 /** Maps of the generation before that a stage goes on with, by place. */
-export type Carried = (direction: Direction, position: number) => StageRequest["reuse"];
+export type Carried = (place: ChainPlace, position: number) => StageRequest["reuse"];
 
 /**
- * Creates the maps of each direction, loads its stages and puts them into their slots; the last position first, so that
+ * Creates the maps of each place, loads its stages and puts them into their slots; the last position first, so that
  * each finds the slot it calls already filled, and the kernel has no jump to patch in a program that is loaded.
  *
  * @throws EntryFailed for a program that does not load; KernelError.
@@ -59,12 +60,12 @@ export function loadGeneration(
   carried: Carried = () => [],
 ): Generation {
   const generation: Generation = {};
-  for (const direction of plannedDirections(plan)) {
-    const stages = plan.stages[direction];
+  for (const place of plannedPlaces(plan)) {
+    const stages = plan.stages[place];
     const chain = handles.own(
       kernel.createMap({
         type: "prog_array",
-        name: `remora_${direction}`,
+        name: `remora_${place}`,
         keySize: 4,
         valueSize: 4,
         maxEntries: stages.length,
@@ -87,10 +88,10 @@ export function loadGeneration(
       base: plan.generation > 1 ? createBase(kernel, stages.length, handles) : undefined,
       stages: new Array(stages.length),
     };
-    generation[direction] = loaded;
+    generation[place] = loaded;
     for (const [position, stage] of [...stages.entries()].reverse()) {
-      const place = { direction, position, stage, length: stages.length };
-      const one = loadStage(kernel, plan, place, generation, handles, carried(direction, position));
+      const slot = { place, position, stage, length: stages.length };
+      const one = loadStage(kernel, plan, slot, generation, handles, carried(place, position));
       loaded.stages[position] = one;
       kernel.updateMap(chain, u32(position), u32(one.program));
     }
@@ -108,13 +109,13 @@ function createBase(kernel: KernelPort, length: number, handles: Handles): { fd:
 function loadStage(
   kernel: KernelPort,
   plan: ChainPlan,
-  place: { direction: Direction; position: number; stage: PlannedStage; length: number },
+  slot: { place: ChainPlace; position: number; stage: PlannedStage; length: number },
   generation: Generation,
   handles: Handles,
   carried: StageRequest["reuse"],
 ): Stage {
-  const { direction, position, stage, length } = place;
-  const own = generation[direction] as LoadedChain;
+  const { place, position, stage, length } = slot;
+  const own = generation[place] as LoadedChain;
   const [{ selected, function: name }] = stage.entries;
   const request: Omit<StageRequest, "reuse"> = {
     object: selected.program.object,
@@ -137,7 +138,7 @@ function loadStage(
     try {
       loaded = kernel.loadStage({ ...request, reuse });
     } catch (error) {
-      if (error instanceof KernelError) throw new EntryFailed(selected, direction, name, error);
+      if (error instanceof KernelError) throw new EntryFailed(selected, directionAt(place), name, error);
       throw error;
     }
     handles.own(loaded.program);
@@ -151,11 +152,11 @@ function loadStage(
 /** How often a stage is loaded again because another ADD was faster to pin a map that pods share. */
 const rounds = 10;
 
-/** Everything but the parameters, which each direction has on its own (they are equal, and frozen). */
+/** Everything but the parameters, which each place has on its own (they are equal, and frozen). */
 function sharedMaps({ sharesMapsWith }: PlannedStage, generation: Generation): StageRequest["reuse"] {
   if (!sharesMapsWith) return [];
-  const { direction, position } = sharesMapsWith;
-  const maps = generation[direction]?.stages[position]?.maps ?? [];
+  const { place, position } = sharesMapsWith;
+  const maps = generation[place]?.stages[position]?.maps ?? [];
   return maps
     .filter(({ name, internal }) => !(internal && name.includes(".rodata")))
     .map(({ name, fd }) => ({ name, fd }));
@@ -193,16 +194,16 @@ export function pinGeneration(
     kernel.pin(fd, path);
     undo.push(() => kernel.removePin(path));
   };
-  for (const direction of directions) {
-    const loaded = generation[direction];
+  for (const place of chainPlaces) {
+    const loaded = generation[place];
     if (!loaded) continue;
-    const paths = pins.direction(plan.generation, direction);
+    const paths = pins.direction(plan.generation, place);
     directory(paths.directory);
     pin(loaded.chain, paths.chain);
     pin(loaded.counters, paths.counters);
     if (loaded.base) pin(loaded.base.fd, paths.base);
     const kept = loaded.stages.map((stage, position) =>
-      mapsToPin(stage, plan.stages[direction][position]?.entries[0].selected.program),
+      mapsToPin(stage, plan.stages[place][position]?.entries[0].selected.program),
     );
     if (kept.some((maps) => maps.length > 0)) directory(paths.maps);
     kept.forEach((maps, position) => {

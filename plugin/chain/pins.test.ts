@@ -67,7 +67,7 @@ test("an attachment is known again by its folder's name", () => {
 test("other people's folders are not taken for ours", () => {
   for (const name of ["globals", "tc", "a:", ":eth0", "a.b:eth0", "a:eth0:x", "a~b:eth0", "%61:eth0"])
     assert.is(attachmentOf("net", name), undefined, name);
-  for (const name of ["record", "link_ingress", "link_egress", "g1", "g12", "trace"])
+  for (const name of ["record", "link_ingress", "link_egress", "link_host", "g1", "g12", "trace"])
     assert.ok(belongsInAttachment(name));
   for (const name of ["g0", "g", "links", "link_", "recorder", "cilium_calls"]) assert.not(belongsInAttachment(name));
 });

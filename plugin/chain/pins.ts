@@ -5,12 +5,12 @@
  *     <root>/<network>/<container>:<interface>/
  *         record                                frozen array map: JSON, says what is attached (see record.ts)
  *         record_next                           the record that a change is about to put in its place (see settle.ts)
- *         g<N>/<direction>/chain                PROG_ARRAY with the stages of generation N
- *         g<N>/<direction>/counters             per-CPU counters, a row per position
- *         g<N>/<direction>/base                 what earlier generations have counted, a row per position
- *         g<N>/<direction>/maps/<position>/<map>
- *         trace/<direction>/chain               stages that report each packet, while somebody traces (see trace.ts)
- *         link_<direction>                      the bpf_link of the chain's first stage
+ *         g<N>/<place>/chain                    PROG_ARRAY with the stages of generation N
+ *         g<N>/<place>/counters                 per-CPU counters, a row per position
+ *         g<N>/<place>/base                     what earlier generations have counted, a row per position
+ *         g<N>/<place>/maps/<position>/<map>
+ *         trace/<place>/chain                   stages that report each packet, while somebody traces (see trace.ts)
+ *         link_<place>                          the bpf_link of the chain's first stage
  *     <root>/node/<program>/<map>               maps that all pods share
  *
  * Names are readable where they can be and reversible where they must not be readable: bpffs refuses dots, and a name
@@ -20,8 +20,8 @@
 import { createHash } from "node:crypto";
 import { isAbsolute, normalize } from "node:path/posix";
 import { code, RemoraError } from "../errors.ts";
-import type { Direction } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
+import { type ChainPlace, chainPlaces } from "./places.ts";
 
 /** NAME_MAX: the longest name of a bpffs file, in bytes. */
 const longestName = 255;
@@ -65,8 +65,8 @@ export function decodeName(name: string, limit: number = longestName): string | 
   return encodeName(text, limit) === name ? text : undefined;
 }
 
-/** The paths of one direction in one generation. */
-export interface DirectionPins {
+/** The paths of one chain in one generation. */
+export interface ChainPins {
   directory: string;
   chain: string;
   counters: string;
@@ -83,10 +83,10 @@ export interface AttachmentPins {
   directory: string;
   record: string;
   nextRecord: string;
-  link(direction: Direction): string;
+  link(place: ChainPlace): string;
   generation(number: number): string;
-  direction(generation: number, direction: Direction): DirectionPins;
-  trace: { directory: string; folder(direction: Direction): string; chain(direction: Direction): string };
+  direction(generation: number, place: ChainPlace): ChainPins;
+  trace: { directory: string; folder(place: ChainPlace): string; chain(place: ChainPlace): string };
 }
 
 /**
@@ -124,10 +124,10 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
     directory,
     record: `${directory}/record`,
     nextRecord: `${directory}/record_next`,
-    link: (direction) => `${directory}/link_${direction}`,
+    link: (place) => `${directory}/link_${place}`,
     generation: (number) => `${directory}/g${number}`,
-    direction(generation, direction) {
-      const folder = `${directory}/g${generation}/${direction}`;
+    direction(generation, place) {
+      const folder = `${directory}/g${generation}/${place}`;
       return {
         directory: folder,
         chain: `${folder}/chain`,
@@ -140,8 +140,8 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
     },
     trace: {
       directory: `${directory}/trace`,
-      folder: (direction) => `${directory}/trace/${direction}`,
-      chain: (direction) => `${directory}/trace/${direction}/chain`,
+      folder: (place) => `${directory}/trace/${place}`,
+      chain: (place) => `${directory}/trace/${place}/chain`,
     },
   };
 }
@@ -182,7 +182,8 @@ function cut(name: string): string | undefined {
 
 /** Whether a name is one of those that Remora puts into an attachment's folder. */
 export function belongsInAttachment(name: string): boolean {
-  return /^(record(_next)?|link_(ingress|egress)|trace)$/.test(name) || generationOf(name) !== undefined;
+  const links = chainPlaces.map((place) => `link_${place}`);
+  return ["record", "record_next", "trace", ...links].includes(name) || generationOf(name) !== undefined;
 }
 
 /** The number of the generation that a folder's name stands for. */

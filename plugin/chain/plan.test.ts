@@ -82,7 +82,7 @@ test("a function per direction shares its maps, the same function in both does n
   const made = plan(input(kernel, [onlyIn, pair, single]));
   assert.equal(
     made.stages.egress.map(({ sharesMapsWith }) => sharesMapsWith),
-    [{ direction: "ingress", position: 1 }, undefined],
+    [{ place: "ingress", position: 1 }, undefined],
   );
   assert.ok(made.stages.ingress.every(({ sharesMapsWith }) => sharesMapsWith === undefined));
 });
@@ -110,21 +110,66 @@ test("the program's failure policy goes before the node's", () => {
 
 test("what is not supported yet is refused with the reason", () => {
   const clsact = { ...input(kernel, []).config, hook: "clsact" as const };
-  for (const [made, words] of [
-    [input(kernel, [], { config: clsact }), /clsact.*not supported yet/],
-    [input(kernel, [select(kernel, "guard", { select: { at: "host" } })]), /guard: at: host is not supported yet/],
-  ] as const) {
-    const { code, message } = refusal(() => plan(made));
-    assert.is(code, 113);
-    assert.match(message, words);
-  }
-  const ingressOnly = select(kernel, "guard", { directions: ["ingress"], select: { at: "host" } });
-  assert.is(plan(input(kernel, [ingressOnly])).stages.ingress.length, 1);
+  const { code, message } = refusal(() => plan(input(kernel, [], { config: clsact })));
+  assert.is(code, 113);
+  assert.match(message, /clsact.*not supported yet/);
+});
+
+const atHost = (name: string, sketch: ProgramSketch = {}) =>
+  select(kernel, name, { ...sketch, select: { at: "host", ...sketch.select } });
+
+test("at: host is the egress side's place, in the order given; the ingress side stays in the pod", () => {
+  const chain = [select(kernel, "a"), atHost("guard"), select(kernel, "z"), atHost("wall", { directions: ["egress"] })];
+  const made = plan(input(kernel, chain));
+  assert.equal(names(made.stages.ingress), ["a", "guard", "z"]);
+  assert.equal(names(made.stages.egress), ["a", "z"]);
+  assert.equal(names(made.stages.host), ["guard", "wall"]);
+  assert.equal(
+    made.stages.host.map(({ countHead }) => countHead),
+    [true, false],
+  );
+  assert.is(made.host?.ifname, "host-eth0");
+});
+
+test("at: host is never moved into the pod: without a host's end it is refused, and one that is not needed is not looked for", () => {
+  const { code, message } = refusal(() => plan(input(kernel, [atHost("guard")], { host: undefined })));
+  assert.is(code, 113);
+  assert.match(message, /^guard: at: host, and there is no host's end/);
+  const ingressOnly = input(kernel, [atHost("guard", { directions: ["ingress"] })]);
+  assert.is(ingressOnly.host, undefined);
+  assert.is(plan(ingressOnly).stages.ingress.length, 1);
+});
+
+test("a macvlan has no host's end: refused by the device's kind", () => {
+  const other = machine();
+  other.withoutPeers = "macvlan";
+  const { code, message } = refusal(() => input(other, [select(other, "wall", { select: { at: "host" } })]));
+  assert.is(code, 113);
+  assert.match(message, /^wall: .*eth0 is a macvlan device/);
+});
+
+test("room and tail calls are the host chain's own", () => {
+  const both = [
+    ...many(32),
+    ...Array.from({ length: 32 }, (_, index) => atHost(`h${index}`, { directions: ["egress"] })),
+  ];
+  assert.is(plan(input(kernel, both)).stages.host.length, 32);
+  const { message } = refusal(() => plan(input(kernel, [...both, atHost("last", { directions: ["egress"] })])));
+  assert.match(message, /^the host's chain would hold 33 programs.*last/);
+});
+
+test("a function per direction shares its maps across the places as well", () => {
+  const pair = atHost("pair", { entry: { ingress: "from", egress: "to" } });
+  const made = plan(input(kernel, [select(kernel, "a"), pair, atHost("single")]));
+  assert.equal(
+    made.stages.host.map(({ sharesMapsWith }) => sharesMapsWith),
+    [{ place: "ingress", position: 1 }, undefined],
+  );
 });
 
 test("no program, no stage", () => {
   const made = plan(input(kernel, []));
-  assert.equal(made.stages, { ingress: [], egress: [] });
+  assert.equal(made.stages, { ingress: [], egress: [], host: [] });
 });
 
 test.run();

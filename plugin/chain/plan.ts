@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * What will be attached, decided before anything is touched: from the selected programs to the stages of each
- * direction. Pure: the same input gives the same plan, and what cannot stand is refused here, with the reason.
+ * place. Pure: the same input gives the same plan, and what cannot stand is refused here, with the reason.
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, directions, type InterfaceInfo, type ObjectProgram } from "../kernel/port.ts";
+import type { InterfaceInfo, ObjectProgram } from "../kernel/port.ts";
 import type { AttachmentId, FailurePolicy, Missing, NodeConfig, PodIdentity, Selected } from "../model.ts";
+import { type ChainPlace, chainPlaces, directionAt, type HostEnd, needsHostEnd, noHostEnd, placeOf } from "./places.ts";
 
-/** Positions of one direction. */
+/** Positions of one chain. */
 export const longestChain = 32;
 /** Linux' MAX_TAIL_CALL_CNT. Since 6.12 the chain's own calls and those inside its programs share it. */
 export const tailCallBudget = 33;
@@ -18,6 +19,8 @@ export interface PlanInput {
   /** The network namespace's path, as the runtime named it. */
   netns: string;
   interface: InterfaceInfo;
+  /** Where a program stands at the host's end: see `findHostEnd`. */
+  host?: HostEnd | undefined;
   pod: PodIdentity | null;
   config: Pick<NodeConfig, "bpffs" | "failurePolicy" | "hook" | "programDirs">;
   /** In the order of the chain. */
@@ -40,13 +43,15 @@ export interface PlannedStage {
   failurePolicy: FailurePolicy;
   countHead: boolean;
   /** The stage, already loaded by then, whose writable maps this one uses as well. */
-  sharesMapsWith: { direction: Direction; position: number } | undefined;
+  sharesMapsWith: { place: ChainPlace; position: number } | undefined;
 }
 export interface ChainPlan {
   id: AttachmentId;
   bpffs: string;
   netns: string;
   interface: InterfaceInfo;
+  /** Only where a chain stands there. */
+  host: HostEnd | undefined;
   pod: PodIdentity | null;
   hook: "tcx";
   generation: number;
@@ -54,25 +59,26 @@ export interface ChainPlan {
   degraded: Missing[];
   /** Where the programs were looked up: the next change looks there again. */
   programDirs: string[];
-  /** In the order of the chain, those of both directions together. */
+  /** In the order of the chain, those of all places together. */
   selected: Selected[];
-  /** Empty where a direction has no program: it gets no chain. */
-  stages: Record<Direction, PlannedStage[]>;
+  /** Empty where a place has no program: it gets no chain. */
+  stages: Record<ChainPlace, PlannedStage[]>;
 }
 
 /**
- * @throws RemoraError chainTooLong where a direction has more than 32 programs, or more tail calls than one packet may
- *   make; unsupported for what is described but not built yet.
+ * @throws RemoraError chainTooLong where a place has more than 32 programs, or more tail calls than one packet may
+ *   make; unsupported for what is described but not built yet, and for a host's end that is not there.
  */
 export function plan(input: PlanInput): ChainPlan {
   refuseUnsupported(input);
   const stages = {
     ingress: stagesOf("ingress", input),
     egress: stagesOf("egress", input),
+    host: stagesOf("host", input),
   };
-  for (const direction of directions) {
-    requireRoom(direction, stages[direction]);
-    requireTailCalls(direction, stages[direction]);
+  for (const place of chainPlaces) {
+    requireRoom(place, stages[place]);
+    requireTailCalls(place, stages[place]);
   }
   shareMaps(stages);
   return {
@@ -80,6 +86,7 @@ export function plan(input: PlanInput): ChainPlan {
     bpffs: input.config.bpffs,
     netns: input.netns,
     interface: input.interface,
+    host: stages.host.length > 0 ? input.host : undefined,
     pod: input.pod,
     hook: "tcx",
     generation: input.generation ?? 1,
@@ -91,9 +98,14 @@ export function plan(input: PlanInput): ChainPlan {
   };
 }
 
-/** The directions that get a chain. */
-export function plannedDirections(plan: ChainPlan): Direction[] {
-  return directions.filter((direction) => plan.stages[direction].length > 0);
+/** The places that get a chain. */
+export function plannedPlaces(plan: ChainPlan): ChainPlace[] {
+  return chainPlaces.filter((place) => plan.stages[place].length > 0);
+}
+
+/** What a person calls the chain of a place. */
+function words(place: ChainPlace): string {
+  return place === "host" ? "host's" : place;
 }
 
 /** What holds for a program that cannot be attached or run: its manifest's word, else the node's. */
@@ -101,11 +113,12 @@ export function policyOf(selected: Selected, config: Pick<NodeConfig, "failurePo
   return selected.program.failurePolicy ?? config.failurePolicy;
 }
 
-function stagesOf(direction: Direction, { selected, config }: PlanInput): PlannedStage[] {
+function stagesOf(place: ChainPlace, { selected, config }: PlanInput): PlannedStage[] {
+  const direction = directionAt(place);
   const stages: PlannedStage[] = [];
   let before: ObjectProgram | undefined;
   for (const one of selected) {
-    if (!one.directions.includes(direction)) continue;
+    if (!one.directions.includes(direction) || placeOf(direction, one) !== place) continue;
     const name = one.program.entry[direction];
     const entry = one.program.info.programs.find((program) => program.name === name);
     if (name === undefined || entry === undefined)
@@ -127,28 +140,27 @@ function stagesOf(direction: Direction, { selected, config }: PlanInput): Planne
  * A program with a function for each direction keeps its state (flows, buckets) in one place: its egress uses the maps of
  * its ingress. The same function in both directions has separate state, or each would count the other's packets.
  */
-function shareMaps(stages: Record<Direction, PlannedStage[]>): void {
-  for (const stage of stages.egress) {
+function shareMaps(stages: Record<ChainPlace, PlannedStage[]>): void {
+  for (const stage of [...stages.egress, ...stages.host]) {
     const [entry] = stage.entries;
     const position = stages.ingress.findIndex(({ entries: [other] }) => other.selected === entry.selected);
     const other = stages.ingress[position];
-    if (other && other.entries[0].function !== entry.function)
-      stage.sharesMapsWith = { direction: "ingress", position };
+    if (other && other.entries[0].function !== entry.function) stage.sharesMapsWith = { place: "ingress", position };
   }
 }
 
-function requireRoom(direction: Direction, stages: PlannedStage[]): void {
+function requireRoom(place: ChainPlace, stages: PlannedStage[]): void {
   if (stages.length <= longestChain) return;
   const beyond = stages.slice(longestChain).map(nameOf);
   throw new RemoraError(
     code.chainTooLong,
-    `the ${direction} chain would hold ${stages.length} programs, at most ${longestChain} fit: ` +
+    `the ${words(place)} chain would hold ${stages.length} programs, at most ${longestChain} fit: ` +
       `no room for ${beyond.join(", ")}`,
     { details: `the chain in its order: ${stages.map(nameOf).join(", ")}` },
   );
 }
 
-function requireTailCalls(direction: Direction, stages: PlannedStage[]): void {
+function requireTailCalls(place: ChainPlace, stages: PlannedStage[]): void {
   const own = stages.length - 1;
   const inner = stages
     .map((stage) => ({ name: nameOf(stage), calls: tailCallsOf(stage) }))
@@ -157,7 +169,7 @@ function requireTailCalls(direction: Direction, stages: PlannedStage[]): void {
   if (inner.length === 0 || sum <= tailCallBudget) return;
   throw new RemoraError(
     code.chainTooLong,
-    `the ${direction} chain could make ${sum} tail calls for one packet, the kernel allows ${tailCallBudget}: ` +
+    `the ${words(place)} chain could make ${sum} tail calls for one packet, the kernel allows ${tailCallBudget}: ` +
       `${own} between its ${stages.length} programs, and inside of them ` +
       inner.map(({ name, calls }) => `${name} ${calls}`).join(", "),
   );
@@ -174,17 +186,11 @@ function nameOf({ entries }: PlannedStage): string {
   return entries.map(({ selected }) => selected.program.name).join("+");
 }
 
-function refuseUnsupported({ config, selected }: PlanInput): void {
+function refuseUnsupported({ config, selected, host }: PlanInput): void {
   if (config.hook === "clsact")
     throw new RemoraError(
       code.unsupported,
       'hook: "clsact" is not supported yet; "auto" and "tcx" attach by TCX links, which need Linux 6.6',
     );
-  for (const { program, at, directions: wanted } of selected)
-    if (at === "host" && wanted.includes("egress"))
-      throw new RemoraError(
-        code.unsupported,
-        `${program.name}: at: host is not supported yet, so its egress side cannot stand on the host's end of the pair; ` +
-          "it is not moved into the pod, where a process with CAP_NET_RAW could send past it. Use at: pod, or leave it out",
-      );
+  if (!host && needsHostEnd(selected)) throw noHostEnd(selected, "nobody has looked for it");
 }

@@ -8,9 +8,10 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, directions, KernelError, type KernelPort, type NamespaceIdentity } from "../kernel/port.ts";
+import { type Direction, KernelError, type KernelPort, type NamespaceIdentity } from "../kernel/port.ts";
 import type { AttachmentId, FailurePolicy, Missing, ParameterText, Place, PodIdentity } from "../model.ts";
 import type { AttachmentPins } from "./pins.ts";
+import { type ChainPlace, chainPlaces, directionAt, type HostEnd } from "./places.ts";
 import { Handles, type Undo } from "./undo.ts";
 
 /** Raised when a record's shape changes such that older code would misread it. */
@@ -25,15 +26,17 @@ export interface AttachmentRecord {
   /** Decimal numbers as text: they have 64 bits. */
   namespace: { dev: string; ino: string; cookie: string };
   ifindex: number;
+  /** Where a chain stands at the host's end. */
+  host?: HostEnd;
   hook: "tcx";
   generation: number;
   failurePolicy: FailurePolicy;
   degraded: Missing[];
   programDirs: string[];
   /** The generation before this one, for as long as it is still there: how its counters are read. */
-  previous?: { generation: number; countHead: Partial<Record<Direction, boolean[]>> };
-  /** Only of directions that have a chain. */
-  chains: Partial<Record<Direction, RecordedChain>>;
+  previous?: { generation: number; countHead: Partial<Record<ChainPlace, boolean[]>> };
+  /** Only of places that have a chain. */
+  chains: Partial<Record<ChainPlace, RecordedChain>>;
 }
 /** Ids are the kernel's, and are not used again while it runs. */
 export interface RecordedChain {
@@ -64,10 +67,11 @@ export interface RecordedMap {
   definition: string;
 }
 export interface RecordedEntry {
-  /** Which of the attachment's selections this is, from 0: the same in both directions. */
+  /** Which of the attachment's selections this is, from 0: the same in all places. */
   selection: number;
   program: string;
   function: string;
+  /** Where its egress side stands. */
   at: Place;
   version: string;
   sha256: string;
@@ -83,18 +87,18 @@ export function recordedNamespace({ dev, ino, cookie }: NamespaceIdentity): Atta
   return { dev: String(dev), ino: String(ino), cookie: String(cookie) };
 }
 
-/** What was selected for an attachment: its entries of all directions as one. */
+/** What was selected for an attachment: its entries of all places as one. */
 export type RecordedSelection = Omit<RecordedEntry, "function" | "selection"> & { directions: Direction[] };
 
 /** The selections of an attachment, by their number. */
 export function selectionsOf({ chains }: AttachmentRecord): RecordedSelection[] {
   const selections: RecordedSelection[] = [];
-  for (const direction of directions)
-    for (const { entries } of chains[direction]?.stages ?? [])
+  for (const place of chainPlaces)
+    for (const { entries } of chains[place]?.stages ?? [])
       for (const { selection, function: _, ...rest } of entries) {
         const known = selections[selection];
-        if (known) known.directions.push(direction);
-        else selections[selection] = { ...rest, directions: [direction] };
+        if (known) known.directions.push(directionAt(place));
+        else selections[selection] = { ...rest, directions: [directionAt(place)] };
       }
   return selections.filter(Boolean);
 }
@@ -171,8 +175,10 @@ function isRecord(value: unknown): value is AttachmentRecord {
     Array.isArray(record.degraded) &&
     Array.isArray(record.programDirs) &&
     typeof record.chains === "object" &&
-    directions.every((direction) => {
-      const chain = record.chains?.[direction];
+    record.chains !== null &&
+    (record.chains.host === undefined || typeof record.host?.ifindex === "number") &&
+    chainPlaces.every((place) => {
+      const chain = record.chains?.[place];
       return (
         chain === undefined || (Array.isArray(chain.stages) && chain.stages.every(({ entries }) => entries.length > 0))
       );

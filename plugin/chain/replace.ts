@@ -15,7 +15,7 @@
 
 import { isDeepStrictEqual } from "node:util";
 import { code, RemoraError } from "../errors.ts";
-import { directions, type KernelPort } from "../kernel/port.ts";
+import type { KernelPort } from "../kernel/port.ts";
 import { openCarried, type Succession, succession } from "./carry.ts";
 import { check } from "./check.ts";
 import { totalCounts, writeBase } from "./counters.ts";
@@ -25,6 +25,7 @@ import { type Generation, loadGeneration, makeGenerationFolder, pinGeneration } 
 import { byOvertaking, type Lock, overtaken } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf } from "./pins.ts";
+import { chainPlaces } from "./places.ts";
 import type { ChainPlan } from "./plan.ts";
 import { type AttachmentRecord, writeRecord } from "./record.ts";
 import { finish, point, release } from "./settle.ts";
@@ -110,9 +111,9 @@ function pointBack(
 
 /** Whether an attachment is already as the plan wants it, so that nothing is to be done. */
 export function isAsPlanned(kernel: KernelPort, plan: ChainPlan, old: AttachmentRecord): boolean {
-  const planned = directions.map((direction) => plan.stages[direction].map((stage) => recordedPlan(plan, stage)));
-  const recorded = directions.map((direction) =>
-    (old.chains[direction]?.stages ?? []).map(({ countHead, proceedOn, failurePolicy, entries }) => ({
+  const planned = chainPlaces.map((place) => plan.stages[place].map((stage) => recordedPlan(plan, stage)));
+  const recorded = chainPlaces.map((place) =>
+    (old.chains[place]?.stages ?? []).map(({ countHead, proceedOn, failurePolicy, entries }) => ({
       countHead,
       proceedOn,
       failurePolicy,
@@ -139,17 +140,17 @@ function startCounts(
   follows: Succession,
   plan: ChainPlan,
 ): void {
-  for (const direction of directions) {
-    const loaded = generation[direction];
-    const chain = old.chains[direction];
+  for (const place of chainPlaces) {
+    const loaded = generation[place];
+    const chain = old.chains[place];
     if (!loaded?.base || !chain) continue;
     const counts = totalCounts(
       kernel,
-      pins.direction(old.generation, direction),
+      pins.direction(old.generation, place),
       chain.stages.map(({ countHead }) => countHead),
     );
-    for (const position of plan.stages[direction].keys()) {
-      const before = follows.continues(direction, position);
+    for (const position of plan.stages[place].keys()) {
+      const before = follows.continues(place, position);
       const count = before === undefined ? undefined : counts?.[before];
       if (count) writeBase(kernel, loaded.base.fd, position, count);
     }

@@ -10,11 +10,12 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, directions, type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
+import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import { otherGenerations } from "./attachments.ts";
 import { totalCounts, writeBase } from "./counters.ts";
 import { removeTree, unlink } from "./detach.ts";
 import type { AttachmentPins } from "./pins.ts";
+import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
 import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
 import { settleTrace } from "./trace.ts";
 import { Attempts, Handles, messageOf } from "./undo.ts";
@@ -55,21 +56,21 @@ function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {
 
 /** Gives each link the first stage of a record's chain. Does nothing where it has it, and may be repeated. */
 export function point(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): void {
-  const heads = directions.map((direction) => ({ direction, head: record.chains[direction]?.stages[0]?.programId }));
-  for (const { direction, head } of heads) if (head !== undefined) pointOne(kernel, pins, record, direction, head);
+  const heads = chainPlaces.map((place) => ({ place, head: record.chains[place]?.stages[0]?.programId }));
+  for (const { place, head } of heads) if (head !== undefined) pointOne(kernel, pins, record, place, head);
   // What only takes away comes last: nothing after it can fail and want it back.
-  for (const { direction, head } of heads) if (head === undefined) unlink(kernel, pins, direction);
+  for (const { place, head } of heads) if (head === undefined) unlink(kernel, pins, place);
 }
 
 function pointOne(
   kernel: KernelPort,
   pins: AttachmentPins,
   record: AttachmentRecord,
-  direction: Direction,
+  place: ChainPlace,
   head: number,
 ): void {
   using handles = new Handles(kernel);
-  const link = openLink(kernel, pins.link(direction), handles);
+  const link = openLink(kernel, pins.link(place), handles);
   const info = link === undefined ? undefined : kernel.linkInfo(link);
   if (info?.programId === head && info.ifindex !== 0) return;
   const program = handles.own(kernel.openProgramById(head));
@@ -78,11 +79,11 @@ function pointOne(
     return;
   }
   // A detached link cannot be attached again: it goes, and a new one takes its name.
-  if (link !== undefined) unlink(kernel, pins, direction);
+  if (link !== undefined) unlink(kernel, pins, place);
   requireNamespace(kernel, record);
-  const { netns, ifindex } = record;
-  const made = handles.own(kernel.attachTcx({ program, netns, ifindex, direction }));
-  kernel.pin(made, pins.link(direction));
+  if (place === "host") requireHostEnd(kernel, record, record.netns);
+  const made = handles.own(kernel.attachTcx({ program, ...hookAt(place, { host: undefined, ...record }) }));
+  kernel.pin(made, pins.link(place));
 }
 
 /** Paths of namespaces are used again, and so are the indices of interfaces: another pod's must not get this chain. */
@@ -126,14 +127,14 @@ function carryCounts(
   record: AttachmentRecord,
   previous: NonNullable<AttachmentRecord["previous"]>,
 ): void {
-  for (const direction of directions) {
-    const chain = record.chains[direction];
-    const countHead = previous.countHead[direction];
+  for (const place of chainPlaces) {
+    const chain = record.chains[place];
+    const countHead = previous.countHead[place];
     if (!chain?.baseId || !countHead) continue;
-    const before = totalCounts(kernel, pins.direction(previous.generation, direction), countHead);
+    const before = totalCounts(kernel, pins.direction(previous.generation, place), countHead);
     if (!before) continue; // carried on already, and partly removed
     using handles = new Handles(kernel);
-    const base = handles.own(kernel.openPin(pins.direction(record.generation, direction).base).fd);
+    const base = handles.own(kernel.openPin(pins.direction(record.generation, place).base).fd);
     for (const [position, { continues }] of chain.stages.entries()) {
       const counts = continues === undefined ? undefined : before[continues];
       if (counts) writeBase(kernel, base, position, counts);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What is attached on this node, with counters: the records, read back from the kernel. */
 
-import { type Direction, KernelError, type KernelPort } from "../kernel/port.ts";
+import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentStatus, Missing, StatusEntry } from "../model.ts";
 import { findAttachments } from "./attachments.ts";
 import { type Counts, noCounts, totalCounts } from "./counters.ts";
 import type { AttachmentPins } from "./pins.ts";
+import type { ChainPlace } from "./places.ts";
 import { type AttachmentRecord, readRecord } from "./record.ts";
 import { messageOf } from "./undo.ts";
 
@@ -52,7 +53,11 @@ function statusOf(
 ): AttachmentStatus {
   const unread: Missing[] = [];
   const ingress = entriesOf(kernel, pins, record, "ingress", unread);
-  const egress = entriesOf(kernel, pins, record, "egress", unread);
+  // In the order in which a packet of the pod meets them.
+  const egress = [
+    ...entriesOf(kernel, pins, record, "egress", unread),
+    ...entriesOf(kernel, pins, record, "host", unread),
+  ];
   if (unread.length > 0 && roundsLeft > 1) {
     const now = readRecord(kernel, pins);
     if (now && now.generation !== record.generation) return statusOf(kernel, pins, now, roundsLeft - 1);
@@ -74,29 +79,30 @@ function entriesOf(
   kernel: KernelPort,
   pins: AttachmentPins,
   record: AttachmentRecord,
-  direction: Direction,
+  place: ChainPlace,
   unread: Missing[],
 ): StatusEntry[] {
-  const stages = record.chains[direction]?.stages;
+  const stages = record.chains[place]?.stages;
   if (!stages) return [];
   let counts: Counts[] = [];
   try {
-    const paths = pins.direction(record.generation, direction);
+    const paths = pins.direction(record.generation, place);
     const found = totalCounts(
       kernel,
       paths,
       stages.map(({ countHead }) => countHead),
     );
     if (found) counts = found;
-    else unread.push({ program: `(${direction} counters)`, reason: `nothing is pinned at ${paths.counters}` });
+    else unread.push({ program: `(${place} counters)`, reason: `nothing is pinned at ${paths.counters}` });
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
-    unread.push({ program: `(${direction} counters)`, reason: error.message });
+    unread.push({ program: `(${place} counters)`, reason: error.message });
   }
   return stages.flatMap(({ entries }, position) =>
-    entries.map(({ program, at, version, sha256, priority, params }) => ({
+    entries.map(({ program, version, sha256, priority, params }) => ({
       program,
-      at,
+      // Of an entry at the host's end, the ingress side stands in the pod.
+      at: place === "host" ? "host" : "pod",
       version,
       sha256,
       priority,

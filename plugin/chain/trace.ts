@@ -9,26 +9,27 @@
  * verdicts as ever; only their reports find nobody. A change of the chain points the links elsewhere: that ends a trace.
  */
 
-import { type Direction, directions, KernelError, type KernelPort } from "../kernel/port.ts";
+import { KernelError, type KernelPort } from "../kernel/port.ts";
 import { u32 } from "./bytes.ts";
 import { removeTree } from "./detach.ts";
 import type { AttachmentPins } from "./pins.ts";
+import { type ChainPlace, chainPlaces } from "./places.ts";
 import { Attempts, Handles } from "./undo.ts";
 
-/** The program id of a trace's first stage; undefined where the direction is not traced. */
-export function tracedHead(kernel: KernelPort, pins: AttachmentPins, direction: Direction): number | undefined {
+/** The program id of a trace's first stage; undefined where the place is not traced. */
+export function tracedHead(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): number | undefined {
   using handles = new Handles(kernel);
-  const pinned = openIfThere(kernel, pins.trace.chain(direction), handles);
+  const pinned = openIfThere(kernel, pins.trace.chain(place), handles);
   return pinned?.kind === "map" ? kernel.lookupMap(pinned.fd, u32(0))?.readUInt32LE() : undefined;
 }
 
 /** Whether packets run through the trace: a link points to one of its heads. */
 export function traceIsActive(kernel: KernelPort, pins: AttachmentPins): boolean {
-  return directions.some((direction) => {
-    const head = tracedHead(kernel, pins, direction);
+  return chainPlaces.some((place) => {
+    const head = tracedHead(kernel, pins, place);
     if (head === undefined) return false;
     using handles = new Handles(kernel);
-    const link = openIfThere(kernel, pins.link(direction), handles);
+    const link = openIfThere(kernel, pins.link(place), handles);
     return link?.kind === "link" && kernel.linkInfo(link.fd).programId === head;
   });
 }

@@ -3,6 +3,7 @@
 
 import { type Changed, change } from "../chain/change.ts";
 import type { Change } from "../chain/changes.ts";
+import { findHostEnd } from "../chain/places.ts";
 import { plan } from "../chain/plan.ts";
 import { selectionsOf } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
@@ -35,7 +36,7 @@ up anew, in the directories given with --dir, else in those of the pod's ADD: so
 file was replaced gets its new version.
 
 --json prints {"network","containerId","ifname","dryRun","changed","generation","changes":[C]} with
-C = {"direction","program","change":"added"|"removed"|"moved"|"changed","from"|null,"to"|null,
+C = {"direction","at","program","change":"added"|"removed"|"moved"|"changed","from"|null,"to"|null,
 "details":[TEXT]}; from and to are positions, the first is 0.`,
   async run({ args, io, tools, json, bpffs }) {
     const [pod] = args.positionals;
@@ -57,6 +58,7 @@ C = {"direction","program","change":"added"|"removed"|"moved"|"changed","from"|n
           id: record.id,
           netns: record.netns,
           interface: device,
+          host: findHostEnd(kernel, { netns: record.netns, ifname: record.id.ifname, selected }),
           pod: record.pod,
           config: { bpffs, failurePolicy: record.failurePolicy, hook: record.hook, programDirs },
           selected,
@@ -132,11 +134,11 @@ const columns: Column[] = [
   { title: "position" },
 ];
 
-function rowOf({ direction, program, change: what, from, to, details }: Change): Row {
+function rowOf({ direction, at, program, change: what, from, to, details }: Change): Row {
   const position = from === null ? `${to}` : to === null || from === to ? `${from}` : `${from} -> ${to}`;
   const tone = { added: "good", removed: "bad", moved: "plain", changed: "warn" } as const;
   return {
-    cells: [{ text: what, tone: tone[what] }, direction, program, position],
+    cells: [{ text: what, tone: tone[what] }, at === "host" ? `${direction} (host)` : direction, program, position],
     below: details.length > 0 ? [details.join(", ")] : [],
   };
 }

@@ -6,7 +6,8 @@ import { attach } from "../chain/attach.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
 import { pinsOf } from "../chain/pins.ts";
-import { plan, plannedDirections } from "../chain/plan.ts";
+import { findHostEnd } from "../chain/places.ts";
+import { plan, plannedPlaces } from "../chain/plan.ts";
 import { readRecord } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
@@ -54,16 +55,18 @@ that came with this executable.
     if (!/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(containerId))
       throw new UsageError(`--container ${containerId}: letters, digits, "_", "." and "-" make a container id`);
     const id = { network: manualNetwork, containerId, ifname };
+    const selected = await choose(kernel, programDirs, wishes);
     const chain = plan({
       id,
       netns: path,
       interface: device,
+      host: findHostEnd(kernel, { netns: path, ifname, selected }),
       pod: null,
       config: { bpffs, failurePolicy: "closed", hook: "auto", programDirs },
-      selected: await choose(kernel, programDirs, wishes),
+      selected,
       missing: [],
     });
-    if (plannedDirections(chain).length === 0) throw new UsageError("--programs lists none");
+    if (plannedPlaces(chain).length === 0) throw new UsageError("--programs lists none");
     const pins = pinsOf(bpffs, id);
     using lock = await claim(kernel, pins, lockDeadlines.change);
     if (readRecord(kernel, pins))

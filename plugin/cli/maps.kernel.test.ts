@@ -49,8 +49,8 @@ test("the packets that were sent are in the maps", async () => {
   assert.equal(
     counted.map(({ name, type, at }) => [name, type, at]),
     [
-      ["totals", "percpu_array", [{ direction: "ingress", position: 0 }]],
-      ["totals", "percpu_array", [{ direction: "egress", position: 0 }]],
+      ["totals", "percpu_array", [{ direction: "ingress", at: "pod", position: 0 }]],
+      ["totals", "percpu_array", [{ direction: "egress", at: "pod", position: 0 }]],
     ],
   );
   for (const { entries } of counted) {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `remora maps`: what the maps of a pod's program hold, decoded by their BTF. */
 
+import { chainPlaces, directionAt } from "../chain/places.ts";
 import type { RecordedStage } from "../chain/record.ts";
 import { Handles } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, directions, KernelError, type KernelPort, type MapInfo } from "../kernel/port.ts";
+import { type Direction, KernelError, type KernelPort, type MapInfo } from "../kernel/port.ts";
+import type { Place } from "../model.ts";
 import { type Decoded, decode, decodeSum, splitCpus, untyped } from "../values/decode.ts";
 import { type Command, UsageError } from "./command.ts";
 import { type Recorded, recordsOf } from "./records.ts";
@@ -16,7 +18,7 @@ export interface ShownMap {
   program: string;
   ifname: string;
   /** Where the program stands; both directions where they share the map. */
-  at: { direction: Direction; position: number }[];
+  at: { direction: Direction; at: Place; position: number }[];
   name: string;
   type: string;
   id: number;
@@ -49,7 +51,7 @@ A value of a per-CPU map is the sum over all CPUs: numbers are added up, a name 
 where all CPUs agree, else it is null. A number that JSON cannot hold exactly is a string;
 bytes of unknown type are hexadecimal.
 
---json prints {"maps":[{"program","ifname","at":[{"direction","position"}],"name","type","id",
+--json prints {"maps":[{"program","ifname","at":[{"direction","at","position"}],"name","type","id",
 "keySize","valueSize","maxEntries","entries":[{"key","value"}],"more":false}]}, with "values" (one
 per CPU) instead of "value" for --per-cpu, and "unreadable" instead of "entries" where a map cannot
 be read.`,
@@ -89,8 +91,9 @@ export function readMaps(kernel: KernelPort, recorded: Recorded[], wanted: Wante
   const names = new Set<string>();
   let found = false;
   for (const { record } of recorded)
-    for (const direction of directions) {
-      const chain = record.chains[direction];
+    for (const place of chainPlaces) {
+      const chain = record.chains[place];
+      const stands = { direction: directionAt(place), at: place === "host" ? "host" : "pod" } as const;
       chain?.stages.forEach((stage, position) => {
         if (!stage.entries.some(({ program }) => program === wanted.program)) return;
         found = true;
@@ -98,12 +101,12 @@ export function readMaps(kernel: KernelPort, recorded: Recorded[], wanted: Wante
           const name = stage.maps.find((map) => map.id === id)?.name ?? info.name;
           names.add(name);
           const known = shown.get(id);
-          if (known) known.at.push({ direction, position });
+          if (known) known.at.push({ ...stands, position });
           else if (wanted.map === undefined ? !name.includes(".rodata") : name === wanted.map)
             shown.set(id, {
               program: wanted.program,
               ifname: record.id.ifname,
-              at: [{ direction, position }],
+              at: [{ ...stands, position }],
               ...info,
               name,
               ...readEntries(kernel, info, wanted),
@@ -209,7 +212,9 @@ export function renderMaps(maps: ShownMap[], owner: string, page: Page): string 
 }
 
 function renderMap(map: ShownMap, owner: string, page: Page): string[] {
-  const places = map.at.map(({ direction, position }) => `${direction} ${position}`).join(", ");
+  const places = map.at
+    .map(({ direction, at, position }) => `${direction}${at === "host" ? " (host)" : ""} ${position}`)
+    .join(", ");
   const size = `${map.entries?.length ?? 0}${map.more ? "+" : ""} of ${map.maxEntries}`;
   const title = [
     `${page.paint(printable(map.name), "strong")}  ${map.type}  ${size}  id ${map.id}`,

@@ -16,7 +16,8 @@ import { asRemoraError } from "../chain/explain.ts";
 import { EntryFailed } from "../chain/generation.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
 import { pinsOf } from "../chain/pins.ts";
-import { type ChainPlan, type PlanInput, plan, plannedDirections, policyOf } from "../chain/plan.ts";
+import { findHostEnd, needsHostEnd } from "../chain/places.ts";
+import { type ChainPlan, type PlanInput, plan, plannedPlaces, policyOf } from "../chain/plan.ts";
 import { messageOf } from "../chain/undo.ts";
 import type { AddRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
@@ -59,13 +60,31 @@ async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Pr
     selected,
     missing,
   };
-  const made = await attachWhatCanBe({ kernel, log }, input);
+  const made = await attachWhatCanBe({ kernel, log }, withHostEnd({ kernel, log }, input));
   // Not at the default level: the first line that is written costs the pod 5 ms.
   if (made)
     log.debug(`attached ${words(made)} (hook ${config.hook}: ${made.hook})`, {
       ...about(request),
       degraded: made.degraded,
     });
+}
+
+/** With the host's end where a program stands there, or without the open programs that would. */
+function withHostEnd({ kernel, log }: Context, input: PlanInput): PlanInput {
+  const { id, netns, selected, missing } = input;
+  try {
+    return { ...input, host: findHostEnd(kernel, { netns, ifname: id.ifname, selected }) };
+  } catch (error) {
+    const without = selected.filter((one) => needsHostEnd([one]));
+    if (!without.every((one) => policyOf(one, input.config) === "open")) throw error;
+    const reason = messageOf(asRemoraError(error));
+    for (const { program } of without) log.error(`left out ${program.name}: ${reason}`, { ...id });
+    return {
+      ...input,
+      selected: selected.filter((one) => !without.includes(one)),
+      missing: [...missing, ...without.map(({ program }) => ({ program: program.name, reason }))],
+    };
+  }
 }
 
 /** Attaches the chain, without the open ones that fail. Undefined where nothing at all could be put in place. */
@@ -146,9 +165,9 @@ function about({
 }
 
 function words(chain: ChainPlan): string {
-  const parts = plannedDirections(chain).map((direction) => {
-    const names = chain.stages[direction].map(({ entries: [{ selected }] }) => selected.program.name);
-    return `${direction} ${names.join(", ")}`;
+  const parts = plannedPlaces(chain).map((place) => {
+    const names = chain.stages[place].map(({ entries: [{ selected }] }) => selected.program.name);
+    return `${place} ${names.join(", ")}`;
   });
   return parts.length > 0 ? parts.join("; ") : "no program";
 }

@@ -190,6 +190,30 @@ test("a closed program in an open node fails the ADD, an open one in a closed no
   assert.equal(names(listAttachments(it.kernel, bpffs)[0]?.degraded), ["lax"]);
 });
 
+test("at: host stands at the host's end; where there is none, the ADD fails, or an open program is left out", async () => {
+  using it = node();
+  it.program("a");
+  it.program("wall", {}, "at: host\n");
+  const asked = it.request({ config: { chain: chain("wall", "a") } });
+  await it.verbs.add(asked);
+  await it.verbs.check(asked);
+  const places = () => listAttachments(it.kernel, bpffs)[0]?.egress.map(({ program, at }) => [program, at]);
+  assert.equal(places(), [
+    ["a", "pod"],
+    ["wall", "host"],
+  ]);
+  assert.match(it.log.lines.join("\n"), /egress a; host wall/);
+  await it.verbs.del(asked);
+  it.kernel.withoutPeers = "macvlan";
+  const { code: found, message } = await refusal(it.verbs.add(asked));
+  assert.is(found, code.unsupported);
+  assert.match(message, /^pod default\/web: wall: at: host, .* eth0 is a macvlan device/);
+  assert.equal(it.kernel.left(), []);
+  await it.verbs.add(it.request({ config: { chain: chain("wall", "a"), failurePolicy: "open" } }));
+  assert.equal(places(), [["a", "pod"]]);
+  assert.match(JSON.stringify(listAttachments(it.kernel, bpffs)[0]?.degraded), /"wall".*macvlan/);
+});
+
 test("policy open: a node that cannot attach at all brings the pod up without, and says so", async () => {
   using it = node();
   it.program("a");
