@@ -13,6 +13,7 @@
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 struct frame {
@@ -42,10 +43,16 @@ int main(int argc, char **argv)
 		.ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP },
 		.udp.len = htons(sizeof(struct udphdr)),
 	};
+	struct ifreq device = {};
 	int out = socket(AF_PACKET, SOCK_RAW, 0), bypass = argc == 7;
 
 	if (out < 0 || argc < 7 || !(to.sll_ifindex = if_nametoindex(argv[1])) || !ether_aton(argv[2]))
 		return 2;
+	/* A bridge takes no frame without a sender. */
+	strncpy(device.ifr_name, argv[1], IFNAMSIZ - 1);
+	if (ioctl(out, SIOCGIFHWADDR, &device))
+		return 1;
+	memcpy(frame.ethernet.ether_shost, device.ifr_hwaddr.sa_data, ETH_ALEN);
 	memcpy(frame.ethernet.ether_dhost, ether_aton(argv[2]), ETH_ALEN);
 	if (inet_pton(AF_INET, argv[3], &frame.ip.saddr) != 1 || inet_pton(AF_INET, argv[4], &frame.ip.daddr) != 1)
 		return 2;

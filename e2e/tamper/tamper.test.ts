@@ -99,21 +99,27 @@ test("a container with CAP_NET_ADMIN deletes its interface: it has no network, C
 });
 
 /** Where the program stands that drops all UDP on egress, and how many of 100 frames get past it. */
-const walls = [{ at: "pod", pass: { "through the queue": 0, "past it (PACKET_QDISC_BYPASS)": 100 } }] as const;
+const walls = [
+  { at: "pod", pass: { "through the queue": 0, "past it (PACKET_QDISC_BYPASS)": 100 } },
+  { at: "host", pass: { "through the queue": 0, "past it (PACKET_QDISC_BYPASS)": 0 } },
+] as const;
 
 for (const { at, pass } of walls)
   for (const [way, arrives] of Object.entries(pass))
-    test(`100 frames of a container with CAP_NET_RAW, sent ${way}: ${arrives} get past an egress program at the ${at}`, async () => {
-      const chain = [{ program: "acl", params: { rules: "deny egress udp" }, at }];
-      using it = await victim("usual", chain);
-      const before = it.counted("egress");
-      const queue = way === "through the queue" ? "queue" : "";
-      const arrived = await it.arriving(it.peer, 100, () => {
-        const sent = it.attack(`frames eth0 ${it.peerMac} 10.98.0.2 10.98.0.1 ${denied} 100 ${queue}`);
-        assert.equal(sent, { status: 0, said: "" });
+    for (const behind of ["ptp", "bridge"] as const)
+      test(`100 frames of a container with CAP_NET_RAW behind ${behind}, sent ${way}: ${arrives} get past an egress program at the ${at}`, async () => {
+        const chain = [{ program: "acl", params: { rules: "deny egress udp" }, at }];
+        using it = await victim("usual", chain, behind);
+        const before = it.counted("egress");
+        const queue = way === "through the queue" ? "queue" : "";
+        const arrived = await it.arriving(it.peer, 100, () => {
+          const sent = it.attack(`frames eth0 ${it.peerMac} 10.98.0.2 10.98.0.1 ${denied} 100 ${queue}`);
+          assert.equal(sent, { status: 0, said: "" });
+        });
+        assert.is(arrived, arrives);
+        assert.is(it.counted("egress").dropped - before.dropped, 100 - arrives);
+        await it.verbs.del(it.request);
+        assert.equal(it.left(), []);
       });
-      assert.is(arrived, arrives);
-      assert.is(it.counted("egress").dropped - before.dropped, 100 - arrives);
-    });
 
 test.run();

@@ -93,8 +93,11 @@ const usualChain: NodeConfig["chain"] = [
   { program: "count", priority: 20 },
 ];
 
-/** The attacker is who runs what `attack` is given. */
-export async function victim(attacker: Attacker, chain = usualChain): Promise<Victim> {
+/**
+ * The attacker is who runs what `attack` is given. With `host` the peer is the pod's host, and the plugin is called there: as
+ * behind ptp, which leaves the host's end of the pair as it is, or as behind bridge, which enslaves it.
+ */
+export async function victim(attacker: Attacker, chain = usualChain, host?: "ptp" | "bridge"): Promise<Victim> {
   const world = scratch();
   const { hostUsers, enter } = attackers[attacker];
   // Holds the user namespace, if there is one, that owns the pod's network.
@@ -124,16 +127,24 @@ export async function victim(attacker: Attacker, chain = usualChain): Promise<Vi
     const peer = world.namespace();
     world.veth(
       { namespace: pod, ifname: "eth0", addresses: [`${addresses.pod}/24`] },
-      { namespace: peer, ifname: "host0", addresses: [`${addresses.peer}/24`] },
+      { namespace: peer, ifname: "host0", addresses: host === "bridge" ? [] : [`${addresses.peer}/24`] },
     );
+    const receiver = host === "bridge" ? "bridge0" : "host0";
+    if (host === "bridge") {
+      const ip = (...words: string[]): string => peer.exec("ip", ...words);
+      ip("link", "add", receiver, "type", "bridge");
+      ip("link", "set", "host0", "master", receiver);
+      ip("link", "set", receiver, "up");
+      ip("address", "add", `${addresses.peer}/24`, "dev", receiver);
+    }
     // Nobody asks who has which address: resolution is no part of what is counted.
     const mac = (namespace: Namespace, ifname: string): string =>
       JSON.parse(run("ip", "-n", namespace.name, "-json", "link", "show", ifname))[0].address;
-    const [podMac, peerMac] = [mac(pod, "eth0"), mac(peer, "host0")];
+    const [podMac, peerMac] = [mac(pod, "eth0"), mac(peer, receiver)];
     const neighbours = (): void => {
       for (const [namespace, address, lladdr, device] of [
         [pod, addresses.peer, peerMac, "eth0"],
-        [peer, addresses.pod, podMac, "host0"],
+        [peer, addresses.pod, podMac, receiver],
       ] as const)
         spawnSync("ip", ["-n", namespace.name, "neigh", "replace", address, "lladdr", lladdr, "dev", device], {
           stdio: "ignore",
@@ -143,7 +154,8 @@ export async function victim(attacker: Attacker, chain = usualChain): Promise<Vi
     const verbs = createVerbs({ kernel: () => kernel, log: keepLog() });
     const bpffs = `${world.bpffs()}/remora`;
     const asked = request(join(root, "dist/programs"), bpffs, { netns: pod.path, config: { chain } });
-    await verbs.add(asked);
+    if (host) addAt(peer, asked);
+    else await verbs.add(asked);
 
     const received = (receiver: Namespace): number => {
       const [names, values] = receiver
@@ -210,6 +222,22 @@ export async function victim(attacker: Attacker, chain = usualChain): Promise<Vi
     dispose();
     throw error;
   }
+}
+
+/** ADD as a runtime makes it, on the host that is this namespace. */
+function addAt(host: Namespace, { config, containerId, netns, ifname }: AddRequest): void {
+  const { network, programDirs, chain, bpffs } = config;
+  const interfaces = [{ name: ifname, mac: "02:00:00:00:00:02", sandbox: netns }];
+  const prevResult = { cniVersion: "1.0.0", interfaces, ips: [] };
+  const input = { cniVersion: "1.0.0", name: network, type: "remora", programDirs, chain, bpffs, prevResult };
+  const identity = { CNI_CONTAINERID: containerId, CNI_NETNS: netns, CNI_IFNAME: ifname, CNI_PATH: "/opt/cni/bin" };
+  const plugin = spawnSync("nsenter", [`--net=${host.path}`, process.execPath, join(root, "plugin/main.ts")], {
+    encoding: "utf8",
+    env: { ...process.env, CNI_COMMAND: "ADD", ...identity },
+    input: JSON.stringify(input),
+    timeout: 30_000,
+  });
+  if (plugin.status !== 0) throw new Error(`ADD: ${plugin.stdout}${plugin.stderr}`);
 }
 
 let compiled: string | undefined;
