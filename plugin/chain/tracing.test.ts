@@ -12,8 +12,10 @@ import { detach } from "./detach.ts";
 import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
 import { pinsOf } from "./pins.ts";
 import { plan } from "./plan.ts";
+import { readRecord } from "./record.ts";
+import { replace } from "./replace.ts";
 import { settle } from "./settle.ts";
-import { startTrace } from "./tracing.ts";
+import { type LiveTrace, startTrace } from "./tracing.ts";
 
 const pins = pinsOf(bpffs, id);
 const request = { directions: [...directions], sample: 3, bytes: 128, size: 4096 };
@@ -72,6 +74,43 @@ test("a DEL ends a trace", async () => {
   await live.end();
   assert.equal(kernel.left(), []);
 });
+
+for (const [who, finish] of [
+  ["who traced", (_: FakeKernel, live: LiveTrace) => live.end()],
+  [
+    "who settles next",
+    async (kernel: FakeKernel, live: LiveTrace) => {
+      assert.match(settle(kernel, pins) ?? "", "trace");
+      await live.end();
+    },
+  ],
+] as const)
+  test(`a change ends a trace, and ${who} takes the rest away`, async () => {
+    const { kernel, selected, trace } = attached();
+    const live = await trace();
+    const old = readRecord(kernel, pins);
+    if (!old) throw new Error("no record");
+    const changed = replace(kernel, plan(input(kernel, [...selected].reverse(), { generation: 2 })), old);
+    assert.not.match(kernel.mistakes.join(), /./);
+    assert.not.ok(live.active());
+    const [chain] = kernel.chains("ingress");
+    assert.equal(
+      chain?.map(({ name, trace }) => [name, trace]),
+      [
+        ["acl", undefined],
+        ["count", undefined],
+      ],
+    );
+    await finish(kernel, live);
+    assert.equal(readRecord(kernel, pins), changed);
+    assert.equal(kernel.chains("ingress"), [chain]);
+    assert.equal(
+      kernel.files().filter((path) => path.includes("/trace")),
+      [],
+    );
+    check(kernel, bpffs, id, netns);
+    assert.is(kernel.openFds(), 0);
+  });
 
 test("whatever fails at the start, the plain chain is back and nothing is left", async () => {
   for (let nth = 1; ; nth++) {
