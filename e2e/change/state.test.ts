@@ -35,9 +35,9 @@ function pod() {
   };
   return {
     /** Puts a version of the program in place and gives it to the pod. */
-    async run(version: number, flows = 1024): Promise<void> {
+    async run(version: number, flows = 1024, ...more: string[]): Promise<void> {
       const object = world.compile(join(fixtures, "state.bpf.c"), {
-        flags: [`-DVERSION=${version}`, `-DFLOWS=${flows}`],
+        flags: [`-DVERSION=${version}`, `-DFLOWS=${flows}`, ...more],
       });
       copyFileSync(object, join(directory, "state.bpf.o"));
       const first = version === 1 ? ["attach", "--netns", inside.path, "--ifname", "eth0", "--container"] : ["apply"];
@@ -91,6 +91,17 @@ test("a map that is defined otherwise begins empty, beside others that stay", as
   it.send(4002, 4);
   assert.equal(await it.flows(), { 4002: 4 });
   assert.is(await it.dropped(), 3);
+});
+
+test("a map whose keys have the same size and other places in them begins empty as well", async () => {
+  using it = pod();
+  await it.run(1);
+  it.send(4000, 2);
+  await it.run(2, 1024, "-DSWAPPED");
+  assert.equal(await it.flows(), {});
+  it.send(4003, 1);
+  assert.equal(await it.flows(), { 4003: 1 });
+  assert.is(await it.tokensSpent(), 3);
 });
 
 test.run();

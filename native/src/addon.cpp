@@ -159,6 +159,7 @@ Value InspectObject(const CallbackInfo &info) {
                entry.Set("pinned", Boolean::New(env, map.pinned));
                entry.Set("internal", Boolean::New(env, map.internal));
                entry.Set("tags", toStrings(env, map.tags));
+               entry.Set("layout", map.layout);
                return entry;
              }));
   object.Set("parameters", toArray(env, facts.parameters, [&](auto &parameter) {

@@ -17,6 +17,7 @@ struct MapFacts {
   uint32_t keySize, valueSize, maxEntries, flags;
   bool pinned, internal;
   std::vector<std::string> tags;
+  std::string layout;  // a digest of how keys and values are laid out, by BTF; empty where that is not known
 };
 struct ObjectFacts {
   std::vector<ProgramFacts> programs;

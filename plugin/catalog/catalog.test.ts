@@ -36,6 +36,7 @@ const kernel = {
         pinned: false,
         internal: name.startsWith("."),
         tags: name === "deny_list" ? ["remora:scope=node"] : [],
+        layout: "",
       })),
       parameters: [
         {

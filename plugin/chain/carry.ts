@@ -81,9 +81,9 @@ export function openCarried(kernel: KernelPort, { maps }: Succession, handles: H
 export function definitionOf(name: string, program: CatalogProgram): string {
   const map = program.info.maps.find((each) => each.name === name);
   if (!map) return "";
-  const { type, keySize, valueSize, maxEntries, flags, internal } = map;
+  const { type, keySize, valueSize, maxEntries, flags, internal, layout } = map;
   if (type === "prog_array" || (internal && !/\.(data|bss)/.test(name))) return "";
-  const words = [type, keySize, valueSize, maxEntries, flags];
+  const words = [type, keySize, valueSize, maxEntries, flags, layout];
   return [...words, ...(internal ? [program.sha256] : [])].join(" ");
 }
 

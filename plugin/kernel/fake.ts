@@ -194,6 +194,7 @@ export class FakeKernel implements KernelPort {
           pinned: false,
           internal: false,
           tags: [],
+          layout: "",
           ...map,
         })),
         parameters: (sketch.parameters ?? []).map((parameter) => ({

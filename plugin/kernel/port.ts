@@ -82,6 +82,8 @@ export interface ObjectMap {
   /** `.data`, `.bss`, `.rodata` and their like. */
   internal: boolean;
   tags: string[];
+  /** The same for maps whose keys and values have the same members in the same places, by BTF. Empty where that is not known. */
+  layout: string;
 }
 
 /** What an ELF object holds; nothing is loaded to find out. */
