@@ -17,7 +17,7 @@ import { type VerbName, verbs } from "./scene.ts";
 import type { Mode, Report } from "./worker.ts";
 
 const root = resolve(import.meta.dirname, "../..");
-const shares = 3;
+const shares = 6;
 
 async function work(verb: VerbName, share: number): Promise<Report> {
   const worker = [join(import.meta.dirname, "worker.ts"), verb, String(share), String(shares)];

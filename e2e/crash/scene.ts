@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the crash tests do things to: an attachment, and the verbs that make, change and remove it. */
+import { openCatalog } from "../../plugin/catalog/catalog.ts";
+import { change } from "../../plugin/chain/change.ts";
+import { asRemoraError } from "../../plugin/chain/explain.ts";
+import { plan } from "../../plugin/chain/plan.ts";
 import type { KernelPort } from "../../plugin/kernel/port.ts";
+import { select } from "../../plugin/select/select.ts";
 import { keepLog, request } from "../../plugin/verbs/fixture.ts";
 import { createVerbs } from "../../plugin/verbs/index.ts";
 
@@ -52,8 +57,10 @@ export interface Verb {
   before: State;
   /** What is there after a success. */
   after: State;
-  /** What else may be there after a SIGKILL, until the runtime, which knows of the death, sends the next ADD or DEL. */
-  whenKilled: readonly State[];
+  /** What may be there when it has failed. */
+  failed: readonly State[];
+  /** What may be there when it was killed: until the runtime, which knows of the death, sends the next ADD or DEL. */
+  killed: readonly State[];
   /** Throws a RemoraError. */
   run(kernel: KernelPort, scene: Scene): Promise<void>;
 }
@@ -74,9 +81,30 @@ async function del(kernel: KernelPort, scene: Scene): Promise<void> {
   await verbs.del(asked);
 }
 
+/** The other way round, so that each direction has a new head; no state is lost on the way. */
+async function apply(kernel: KernelPort, scene: Scene): Promise<void> {
+  const { asked } = verbsOf(kernel, scene);
+  const { pod, annotations, containerId, ifname } = asked;
+  const config = { ...asked.config, chain: chain.map((wish, index) => ({ ...wish, priority: 900 - index })) };
+  const id = { network: config.network, containerId, ifname };
+  try {
+    const catalog = await openCatalog(config.programDirs, kernel);
+    const { selected, missing } = select({ config, annotations, pod, catalog });
+    await change(kernel, scene.bpffs, id, ({ netns, generation }, device) =>
+      plan({ id, netns, interface: device, pod, config, selected, missing, generation: generation + 1 }),
+    );
+  } catch (error) {
+    throw asRemoraError(error);
+  }
+}
+
+const whole = ["attached", "nothing"] as const;
+const half = [...whole, "half"] as const;
+
 export const verbs = {
-  ADD: { before: "nothing", after: "attached", whenKilled: ["half"], run: add },
-  "ADD again": { before: "attached", after: "attached", whenKilled: ["half"], run: add },
-  DEL: { before: "attached", after: "nothing", whenKilled: ["half"], run: del },
+  ADD: { before: "nothing", after: "attached", failed: whole, killed: half, run: add },
+  "ADD again": { before: "attached", after: "attached", failed: whole, killed: half, run: add },
+  apply: { before: "attached", after: "attached", failed: ["attached"], killed: ["attached"], run: apply },
+  DEL: { before: "attached", after: "nothing", failed: whole, killed: half, run: del },
 } as const satisfies Record<string, Verb>;
 export type VerbName = keyof typeof verbs;

@@ -2,7 +2,7 @@
 /** The executable, many times at once: on pods of their own, and on one and the same. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { closeSync, openSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -33,8 +33,12 @@ function place(world: Scratch): Place {
     log: { level: "warn" },
     prevResult: { cniVersion: "1.1.0", interfaces: [{ name: "eth0", sandbox: "/run/netns/x" }], ips: [] },
   };
+  // A file, so that no call waits for this process to get round to writing.
+  const stdin = join(world.dir, "configuration");
+  writeFileSync(stdin, JSON.stringify(configuration));
   return {
     async call(verb, containerId, netns) {
+      const input = openSync(stdin, "r");
       const child = spawn(executable, {
         env: {
           PATH: process.env.PATH,
@@ -44,16 +48,16 @@ function place(world: Scratch): Place {
           CNI_IFNAME: "eth0",
           CNI_PATH: "/opt/cni/bin",
         },
-        stdio: ["pipe", "pipe", "pipe"],
+        stdio: [input, "pipe", "pipe"],
       });
+      closeSync(input);
       let [stdout, stderr] = ["", ""];
-      child.stdout.on("data", (data) => {
+      child.stdout?.on("data", (data) => {
         stdout += data;
       });
-      child.stderr.on("data", (data) => {
+      child.stderr?.on("data", (data) => {
         stderr += data;
       });
-      child.stdin.end(JSON.stringify(configuration));
       const [status] = await once(child, "close");
       if (verb !== "ADD" && status === 0) {
         assert.equal([stdout, stderr], ["", ""]);
@@ -103,22 +107,26 @@ test("20 ADDs at once on one pod: each is answered, one chain is there, and noth
   const it = place(world);
   const [netns = ""] = pods(world, 1);
   const codes = tally(await Promise.all(Array.from({ length: 20 }, () => it.call("ADD", "pod", netns))));
-  assert.equal(codes, { 0: 20 }, "they wait for each other");
+  // They wait for each other; on a machine that is busy beyond the lock's deadline some are told to try again.
+  const { 0: good = 0, [code.tryAgainLater]: late = 0 } = codes;
+  assert.is(good + late, 20, JSON.stringify(codes));
+  assert.ok(good > 0);
   assert.is(it.status().length, 1);
   assert.is(await it.call("CHECK", "pod", netns), 0);
   await it.call("DEL", "pod", netns);
   assert.equal(it.left(), []);
 });
 
-test("20 ADDs and 20 DELs at once on one pod: an ADD is whole, or says that it was overtaken", async () => {
+test("20 ADDs and 20 DELs at once on one pod: an ADD is whole, or says that it was overtaken or came too late", async () => {
   using world = scratch();
   const it = place(world);
   const [netns = ""] = pods(world, 1);
   for (let round = 0; round < 3; round++) {
     const calls = Array.from({ length: 40 }, (_, index) => it.call(index % 2 ? "DEL" : "ADD", "pod", netns));
-    const { 0: good = 0, [code.unknownContainer]: overtaken = 0, ...others } = tally(await Promise.all(calls));
-    assert.equal(others, {}, "no other error");
-    assert.is(good + overtaken, 40);
+    const codes = tally(await Promise.all(calls));
+    const { 0: good = 0, [code.unknownContainer]: overtaken = 0, [code.tryAgainLater]: late = 0 } = codes;
+    assert.is(good + overtaken + late, 40, JSON.stringify(codes));
+    assert.ok(good >= 20, "each DEL succeeds");
     await it.call("DEL", "pod", netns);
     assert.equal(it.left(), []);
   }

@@ -3,6 +3,7 @@
 
 #include <linux/bpf.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -200,7 +201,7 @@ int setParameter(bpf_object *object, const std::string &name, const std::vector<
     if (candidate != name) return true;
     result = -EINVAL;
     if (size == value.size()) {
-      std::memcpy(bytes, value.data(), size);
+      std::copy(value.begin(), value.end(), bytes);
       result = 0;
     }
     return false;
