@@ -70,6 +70,8 @@ export interface Selected {
 export interface Missing {
   program: string;
   reason: string;
+  /** Only where the node asked for it: it stays missing when the pod is given another chain. */
+  nodeWide?: true;
 }
 
 /** Names one attachment: CNI identifies it by network, container and interface. */

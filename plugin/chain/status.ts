@@ -69,7 +69,7 @@ function statusOf(
     pod: record.pod,
     hook: record.hook,
     generation: record.generation,
-    degraded: [...record.degraded, ...unread],
+    degraded: [...record.degraded.map(({ program, reason }) => ({ program, reason })), ...unread],
     ingress,
     egress,
   };

@@ -62,7 +62,8 @@ C = {"direction","at","program","change":"added"|"removed"|"moved"|"changed","fr
           pod: record.pod,
           config: { bpffs, failurePolicy: record.failurePolicy, hook: record.hook, programDirs },
           selected,
-          missing: [],
+          // What the node asked for and could not be had is still not there.
+          missing: args.flag("without-node-chain") ? [] : record.degraded.filter(({ nodeWide }) => nodeWide),
           generation: record.generation + 1,
         });
       },

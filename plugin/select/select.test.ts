@@ -376,4 +376,17 @@ test("an error that is none of ours is not swallowed", () => {
   );
 });
 
+test("what is missing says whether the node asked for it", () => {
+  const { missing } = choose(programs("y"), {
+    config: { ...config, chain: [{ program: "x" }], failurePolicy: "open" },
+  });
+  assert.equal(
+    missing.map(({ program: name, nodeWide }) => [name, nodeWide]),
+    [
+      ["x", true],
+      ["y", undefined],
+    ],
+  );
+});
+
 test.run();

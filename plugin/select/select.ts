@@ -49,7 +49,8 @@ export function select({ config, annotations, pod, catalog }: SelectInput): {
       if (!(error instanceof RemoraError)) throw error;
       const named = "nodeWide" in asked && asked.nodeWide ? error : ofPod(error, pod);
       if (policy === "closed") throw named;
-      missing.push({ program: asked.program, reason: named.message });
+      const nodeWide = "nodeWide" in asked && asked.nodeWide;
+      missing.push({ program: asked.program, reason: named.message, ...(nodeWide && { nodeWide }) });
     }
   }
   // The sort is stable: among equals the node's, which come first here, stay first, and all stay as listed.

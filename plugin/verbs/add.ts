@@ -22,7 +22,7 @@ import { messageOf } from "../chain/undo.ts";
 import type { AddRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
-import type { AttachmentId, Selected } from "../model.ts";
+import type { AttachmentId, Missing, Selected } from "../model.ts";
 import { select } from "../select/select.ts";
 import type { Context } from "./context.ts";
 
@@ -82,7 +82,7 @@ function withHostEnd({ kernel, log }: Context, input: PlanInput): PlanInput {
     return {
       ...input,
       selected: selected.filter((one) => !without.includes(one)),
-      missing: [...missing, ...without.map(({ program }) => ({ program: program.name, reason }))],
+      missing: [...missing, ...without.map((one) => missingFor(one, reason))],
     };
   }
 }
@@ -109,10 +109,14 @@ async function attachWhatCanBe({ kernel, log }: Context, input: PlanInput): Prom
       {
         ...input,
         selected: input.selected.filter((one) => !without.includes(one)),
-        missing: [...input.missing, ...without.map(({ program }) => ({ program: program.name, reason }))],
+        missing: [...input.missing, ...without.map((one) => missingFor(one, reason))],
       },
     );
   }
+}
+
+function missingFor({ program, nodeWide }: Selected, reason: string): Missing {
+  return { program: program.name, reason, ...(nodeWide && { nodeWide }) };
 }
 
 /** Under the attachment's lock, which does not outlive the attempt. */
