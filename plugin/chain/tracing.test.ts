@@ -23,7 +23,8 @@ const request = { directions: [...directions], sample: 3, bytes: 128, size: 4096
 function attached(): { kernel: FakeKernel; selected: Selected[]; trace(): ReturnType<typeof startTrace> } {
   const kernel = machine();
   const maps = [{ name: "flows" }, { name: "count.rodata", internal: true }, { name: "count.bss", internal: true }];
-  const selected = [select(kernel, "count", { maps }), select(kernel, "acl")];
+  const wall = select(kernel, "wall", { directions: ["egress"], select: { at: "host" } });
+  const selected = [select(kernel, "count", { maps }), select(kernel, "acl"), wall];
   attach(kernel, plan(input(kernel, selected)));
   const again = ({ entries: [entry] }: { entries: { program: string }[] }): Selected =>
     selected.find(({ program }) => program.name === entry?.program) as Selected;
@@ -56,6 +57,12 @@ test("the same chain with its own maps and counters, reporting; and then the pla
       ["flows", "count.bss"],
     );
   }
+  assert.equal(
+    kernel
+      .chains("host")
+      .map((chain) => chain.map(({ name, trace: reports }) => [name, reports?.sample, reports?.tag])),
+    [[["wall", 3, 2]]],
+  );
   check(kernel, bpffs, id, netns);
   assert.is(settle(kernel, pins), undefined);
   assert.equal(collect(kernel, bpffs).settled, []);

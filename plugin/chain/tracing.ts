@@ -4,7 +4,6 @@
 import { code, RemoraError } from "../errors.ts";
 import {
   type Direction,
-  directions,
   type Fd,
   type KernelPort,
   type StageRequest,
@@ -15,6 +14,7 @@ import type { Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { busy, Lock, lock, lockDeadlines } from "./lock.ts";
 import type { AttachmentPins } from "./pins.ts";
+import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
 import { type AttachmentRecord, type RecordedChain, type RecordedStage, readRecord } from "./record.ts";
 import { point, settle } from "./settle.ts";
 import { removeTrace, traceIsActive } from "./trace.ts";
@@ -30,7 +30,7 @@ export interface TraceRequest {
   size: number;
 }
 
-/** A trace at work. Events are read from `events`; their tag is the direction's place in `directions`. */
+/** A trace at work. Events are read from `events`; their tag is the chain's index in `chainPlaces`. */
 export interface LiveTrace {
   /** The attachment as it was when the trace began. */
   record: AttachmentRecord;
@@ -73,13 +73,14 @@ export async function startTrace(
     if (own === undefined) throw new RemoraError(code.tryAgainLater, `${pins.trace.directory} is locked`);
     handles.own(own);
     const ring = createRing(kernel, request, handles);
-    const heads = request.directions.flatMap((direction) => {
-      const chain = record.chains[direction];
+    const places = chainPlaces.filter((place) => request.directions.includes(directionAt(place)));
+    const heads = places.flatMap((place) => {
+      const chain = record.chains[place];
       if (chain === undefined) return [];
-      const trace = { ...ring, sample: request.sample, bytes: request.bytes, tag: directions.indexOf(direction) };
-      return [{ direction, head: loadChain(kernel, pins, record, direction, chain, again, trace, handles) }];
+      const trace = { ...ring, sample: request.sample, bytes: request.bytes, tag: chainPlaces.indexOf(place) };
+      return [{ place, head: loadChain(kernel, pins, record, place, chain, again, trace, handles) }];
     });
-    for (const { direction, head } of heads) turn(kernel, pins, direction, head);
+    for (const { place, head } of heads) turn(kernel, pins, place, head);
     return {
       record,
       events: ring.events,
@@ -143,12 +144,12 @@ function readLost(kernel: KernelPort, state: Fd, bytes: number): number {
   return Number(lost);
 }
 
-/** Loads the stages of one direction and pins their array. @returns the first stage's program, which is `kept`. */
+/** Loads the stages of one place and pins their array. @returns the first stage's program, which is `kept`. */
 function loadChain(
   kernel: KernelPort,
   pins: AttachmentPins,
   record: AttachmentRecord,
-  direction: Direction,
+  place: ChainPlace,
   { stages }: RecordedChain,
   again: (stage: RecordedStage) => Selected,
   trace: StageTrace,
@@ -158,13 +159,13 @@ function loadChain(
   const chain = handles.own(
     kernel.createMap({
       type: "prog_array",
-      name: `remora_${direction}`,
+      name: `remora_${place}`,
       keySize: 4,
       valueSize: 4,
       maxEntries: stages.length,
     }),
   );
-  const counters = handles.own(kernel.openPin(pins.direction(record.generation, direction).counters).fd);
+  const counters = handles.own(kernel.openPin(pins.direction(record.generation, place).counters).fd);
   let head: Fd | undefined;
   // The last position first: each finds the slot that it calls filled.
   for (const [position, stage] of [...stages.entries()].reverse()) {
@@ -188,9 +189,9 @@ function loadChain(
     kernel.updateMap(chain, u32(position), u32(loaded.program));
     if (position === 0) head = loaded.program;
   }
-  kernel.makeDirectory(pins.trace.folder(direction));
-  kernel.pin(chain, pins.trace.chain(direction));
-  if (head === undefined) throw new Error(`the ${direction} chain has no stages`);
+  kernel.makeDirectory(pins.trace.folder(place));
+  kernel.pin(chain, pins.trace.chain(place));
+  if (head === undefined) throw new Error(`the ${place} chain has no stages`);
   return head;
 }
 
@@ -207,7 +208,7 @@ function sameMaps(
     .map(({ name, id }) => ({ name, fd: handles.own(kernel.openMapById(id)) }));
 }
 
-function turn(kernel: KernelPort, pins: AttachmentPins, direction: Direction, program: Fd): void {
+function turn(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace, program: Fd): void {
   using handles = new Handles(kernel);
-  kernel.updateLink(handles.own(kernel.openPin(pins.link(direction)).fd), program);
+  kernel.updateLink(handles.own(kernel.openPin(pins.link(place)).fd), program);
 }

@@ -112,6 +112,7 @@ test("an echo request passes two programs and is dropped by the third", async ()
       pod: { namespace: "shop", name: "web", uid: "u1" },
       ifname: "eth0",
       direction: "ingress",
+      at: "pod",
       protocol: "icmp",
       source: "10.99.0.1",
       destination: "10.99.0.2",

@@ -3,6 +3,7 @@
 
 import { closeSync, openSync, writeSync } from "node:fs";
 import { openCatalog } from "../catalog/catalog.ts";
+import { chainPlaces, directionAt } from "../chain/places.ts";
 import type { AttachmentRecord, RecordedStage } from "../chain/record.ts";
 import { type LiveTrace, startTrace } from "../chain/tracing.ts";
 import { code, RemoraError } from "../errors.ts";
@@ -51,7 +52,7 @@ choose among what was reported, --sample reports less: on a busy pod it is what 
 could not be reported in time is counted and said at the end.
 
 -w FILE writes the packets for Wireshark and tshark, each with its way through the chain as its
-comment. --json prints one object a line: {"time","pod","containerId","ifname","direction",
+comment. --json prints one object a line: {"time","pod","containerId","ifname","direction","at",
 "protocol","source","destination","sourcePort","destinationPort","detail","length","mark",
 "hops":[{"position","program","verdict","length","mark"}],"end":{"how","why"},"dropped"}.`,
   async run({ args, io, tools, json, bpffs }) {
@@ -61,7 +62,7 @@ comment. --json prints one object a line: {"time","pod","containerId","ifname","
     if (io.watch === undefined) throw new Error("trace needs a clock");
     const kernel = await tools.kernel();
     const recorded = recordsOf(kernel, bpffs, selector).filter(({ record }) =>
-      wish.directions.some((direction) => record.chains[direction]),
+      placesOf(wish).some((place) => record.chains[place]),
     );
     if (recorded.length === 0)
       throw new RemoraError(code.unknownProgram, `${selector} has no programs for ${wish.directions.join(" or ")}`);
@@ -194,24 +195,28 @@ async function sameProgramsOf(
 }
 
 function chainsOf({ chains }: AttachmentRecord): Chains {
-  return Object.fromEntries(
-    directions.flatMap((direction) => {
-      const stages = chains[direction]?.stages.map(({ entries, proceedOn }) => ({
-        program: entries.map(({ program }) => program).join("+"),
-        proceedOn,
-      }));
-      return stages ? [[direction, stages]] : [];
-    }),
-  );
+  return chainPlaces.map((place) => {
+    const stages = chains[place]?.stages.map(({ entries, proceedOn }) => ({
+      program: entries.map(({ program }) => program).join("+"),
+      proceedOn,
+    }));
+    return stages && { direction: directionAt(place), at: place === "host" ? "host" : "pod", stages };
+  });
 }
 
-function chainsInWords({ directions: chosen }: TraceWish): (recorded: Recorded) => string {
+/** A direction's chains: egress has one in the pod, and may have one at the host's end. */
+function placesOf({ directions: chosen }: TraceWish): (typeof chainPlaces)[number][] {
+  return chainPlaces.filter((place) => chosen.includes(directionAt(place)));
+}
+
+function chainsInWords(wish: TraceWish): (recorded: Recorded) => string {
   return ({ status, record }) => {
     const chains = chainsOf(record);
-    const words = chosen.flatMap((direction) => {
-      const programs = chains[direction]?.map(({ program }) => program).join(" > ");
-      return programs === undefined ? [] : [`${direction} ${programs}`];
-    });
+    const words = chains.flatMap((chain) =>
+      chain && wish.directions.includes(chain.direction)
+        ? [`${placeInWords(chain)} ${chain.stages.map(({ program }) => program).join(" > ")}`]
+        : [],
+    );
     return printable(`${ownerOf(status)} ${record.id.ifname}: ${words.join(", ")}`);
   };
 }
@@ -327,20 +332,26 @@ function clock(time: bigint): string {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${micros}`;
 }
 
-function headline({ record }: Recorded, all: Recorded[], { direction, length }: Journey, flow: Flow): string {
+/** `egress at host`: what passes there has passed the pod's own chain. */
+function placeInWords({ direction, at }: Pick<Journey, "direction" | "at">): string {
+  return at === "host" ? `${direction} at host` : direction;
+}
+
+function headline({ record }: Recorded, all: Recorded[], journey: Journey, flow: Flow): string {
   const end = (address: string | undefined, port: number | undefined): string =>
     port === undefined ? (address ?? "") : address?.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
   const ends =
     flow.source === undefined
       ? ""
       : `${end(flow.source, flow.sourcePort)} > ${end(flow.destination, flow.destinationPort)}`;
-  const place = all.length > 1 ? `${record.id.ifname} ${direction}` : direction;
-  const words = [place.padEnd(7), flow.protocol, ends, flow.detail ?? "", `${length} bytes`];
+  const chain = placeInWords(journey);
+  const place = all.length > 1 ? `${record.id.ifname} ${chain}` : chain;
+  const words = [place.padEnd(7), flow.protocol, ends, flow.detail ?? "", `${journey.length} bytes`];
   return printable(words.filter((word) => word !== "").join("  "));
 }
 
 function objectOf({ status, record }: Recorded, journey: Journey, flow: Flow, time: bigint, drop: boolean) {
-  const { direction, length, mark, hops, end } = journey;
+  const { direction, at, length, mark, hops, end } = journey;
   const seconds = new Date(Number(time / 1_000_000n)).toISOString().slice(0, 19);
   return {
     time: `${seconds}.${String(time % 1_000_000_000n).padStart(9, "0")}Z`,
@@ -348,6 +359,7 @@ function objectOf({ status, record }: Recorded, journey: Journey, flow: Flow, ti
     containerId: status.containerId,
     ifname: record.id.ifname,
     direction,
+    at,
     ...flow,
     length,
     mark,
@@ -369,7 +381,7 @@ function openFile({ file, bytes }: TraceWish, all: Recorded[], ethernet: Map<Rec
   return {
     write(recorded: Recorded, journey: Journey, time: bigint): void {
       const { direction, length } = journey;
-      const comment = `${direction}: ${describeWay(journey)}`;
+      const comment = `${placeInWords(journey)}: ${describeWay(journey)}`;
       put(enhancedPacket({ interface: all.indexOf(recorded), time, bytes: journey.bytes, length, direction, comment }));
     },
     close: () => closeSync(fd),

@@ -2,10 +2,14 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { traceKinds, traceLayout } from "../kernel/port.ts";
-import { describeWay, isDropped, type Journey, Journeys } from "./journey.ts";
+import { type Chains, describeWay, isDropped, type Journey, Journeys } from "./journey.ts";
 
 const chain = ["count", "mark", "guard"].map((program) => ({ program, proceedOn: [-1, 0, 3] }));
-const chains = { ingress: chain, egress: chain.slice(0, 1) };
+const chains: Chains = [
+  { direction: "ingress", at: "pod", stages: chain },
+  { direction: "egress", at: "pod", stages: chain.slice(0, 1) },
+  { direction: "egress", at: "host", stages: chain.slice(2) },
+];
 
 interface Sketch {
   packet: number;
@@ -102,6 +106,22 @@ test("a packet's first bytes, time, direction and length are those of its arriva
   ]);
   const [{ time, direction, length, bytes: kept } = {} as Journey] = done;
   assert.equal([time, direction, length, kept], [5n, "egress", 1500, bytes]);
+});
+
+test("what passes the pod's chain and is dropped at the host's end is two ways", () => {
+  const { done } = run([
+    arrived(1, { tag: 1 }),
+    returned(1, 0, 0, { tag: 1 }),
+    arrived(1, { tag: 2 }),
+    returned(1, 0, 2, { tag: 2 }),
+  ]);
+  assert.equal(
+    done.map(({ direction, at, hops, end }) => [direction, at, hops[0]?.program, end.how]),
+    [
+      ["egress", "pod", "count", "passed"],
+      ["egress", "host", "guard", "shot"],
+    ],
+  );
 });
 
 test("packets on several CPUs, and one that a program sends on another's way", () => {

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Events of stages that trace, put together to each packet's way through its chain. */
 
-import { type Direction, directions, traceKinds, traceLayout } from "../kernel/port.ts";
+import { type Direction, traceKinds, traceLayout } from "../kernel/port.ts";
+import type { Place } from "../model.ts";
 
-/** What is known of the chain: for each position the programs' names and the verdicts that go on. */
-export type Chains = Partial<Record<Direction, { program: string; proceedOn: number[] }[]>>;
+/** What is known of a chain: where it stands, and for each position the programs' names and the verdicts that go on. */
+export interface Chain {
+  direction: Direction;
+  at: Place;
+  stages: { program: string; proceedOn: number[] }[];
+}
+/** By the tag of their events. */
+export type Chains = (Chain | undefined)[];
 
 export interface Hop {
   position: number;
@@ -25,6 +32,8 @@ export interface Journey {
   /** CLOCK_MONOTONIC, in nanoseconds, when it reached the chain. */
   time: bigint;
   direction: Direction;
+  /** Where the chain stands. */
+  at: Place;
   /** As it reached the chain. */
   length: number;
   mark: number;
@@ -50,11 +59,11 @@ export function verdictName(verdict: number): string {
   return verdicts[verdict] ?? String(verdict);
 }
 
-type Underway = Omit<Journey, "end"> & { packet: bigint };
+type Underway = Omit<Journey, "end"> & { packet: bigint; tag: number };
 
 export class Journeys {
   readonly #chains: Chains;
-  /** By CPU and direction: a chain runs on one CPU from end to end, and a packet may send another within. */
+  /** By CPU: a chain runs on one CPU from end to end, and a packet may send another within. */
   readonly #underway = new Map<string, Underway[]>();
   /** Packets of which a part was lost. */
   incomplete = 0;
@@ -66,9 +75,9 @@ export class Journeys {
   /** The packet whose last event this is; undefined where more of it is to come, or its beginning was lost. */
   add(event: Buffer): Journey | undefined {
     const kind = traceKinds[event.readUInt8(traceLayout.kind)];
-    const direction = directions[event.readUInt8(traceLayout.tag)];
-    const chain = direction && this.#chains[direction];
-    if (kind === undefined || direction === undefined || chain === undefined) return undefined;
+    const tag = event.readUInt8(traceLayout.tag);
+    const chain = this.#chains[tag];
+    if (kind === undefined || chain === undefined) return undefined;
     const packet = event.readBigUInt64LE(traceLayout.packet);
     const length = event.readUInt32LE(traceLayout.length);
     const mark = event.readUInt32LE(traceLayout.mark);
@@ -78,11 +87,13 @@ export class Journeys {
     if (kind === "arrived") {
       const captured = event.readUInt32LE(traceLayout.captured);
       const bytes = Buffer.from(event.subarray(traceLayout.header, traceLayout.header + captured));
-      stack.push({ packet, time: event.readBigUInt64LE(traceLayout.time), direction, length, mark, bytes, hops: [] });
+      const time = event.readBigUInt64LE(traceLayout.time);
+      const { direction, at } = chain;
+      stack.push({ packet, tag, time, direction, at, length, mark, bytes, hops: [] });
       return undefined;
     }
     // Packets that began later on the same CPU have ended: what is still open of them was lost.
-    const depth = stack.findIndex((open) => open.packet === packet && open.direction === direction);
+    const depth = stack.findIndex((open) => open.packet === packet && open.tag === tag);
     if (depth < 0) {
       this.incomplete++;
       return undefined;
@@ -91,17 +102,17 @@ export class Journeys {
     const open = stack[depth] as Underway;
     const position = event.readUInt16LE(traceLayout.position);
     const verdict = event.readInt32LE(traceLayout.verdict);
-    const stage = chain[position];
+    const stage = chain.stages[position];
     if (kind === "returned")
       open.hops.push({ position, program: stage?.program ?? "?", verdict: verdictName(verdict), length, mark });
-    const end = kind === "broken" ? brokenEnd(verdict) : endOf(chain, position, verdict);
+    const end = kind === "broken" ? brokenEnd(verdict) : endOf(chain.stages, position, verdict);
     if (end === undefined) return undefined;
     stack.pop();
     if (open.hops.length <= position) {
       this.incomplete++;
       return undefined;
     }
-    const { packet: _, ...journey } = open;
+    const { packet: _, tag: __, ...journey } = open;
     return { ...journey, end };
   }
 
