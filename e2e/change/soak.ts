@@ -16,7 +16,7 @@ import { createNativeKernel } from "../../plugin/kernel/native.ts";
 import { directions } from "../../plugin/kernel/port.ts";
 import type { AttachmentStatus } from "../../plugin/model.ts";
 import { remora } from "../lib/pod.ts";
-import { run, type Scratch, scratch } from "../lib/scratch.ts";
+import { type Namespace, run, type Scratch, scratch } from "../lib/scratch.ts";
 
 const fixtures = join(import.meta.dirname, "fixtures");
 const kernel = createNativeKernel();
@@ -27,7 +27,12 @@ export interface Flow {
   perSecond: number;
   received: number;
   missing: number;
+  /** The first sequence number that is missing; -1 for none. */
+  firstMissing: number;
+  /** Dropped by the receiver's socket: they had passed the chain. */
   overflowed: number;
+  /** Dropped between the two devices, where the processor's queue for all packets of the machine was full: no chain's doing. */
+  queueFull: number;
   duplicated: number;
   mixed: number;
   unstamped: number;
@@ -54,6 +59,8 @@ export interface Figures {
   stamped: number;
   counted: number;
   mixedInChain: number;
+  /** Packets of a chain that could not go on. */
+  broken: number;
   /** By the rolling program's map, which both its versions share, and by the counters. */
   rolled: number;
   rolledCounted: number;
@@ -116,6 +123,8 @@ export async function soak({ changes, rate, progress = () => {} }: SoakOptions):
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   const seen = await traffic.end();
+  seen.toPod.queueFull = dropped(peer, "peer0");
+  seen.fromPod.queueFull = dropped(pod, "eth0");
   const [attachment] = findAttachments(kernel, bpffs);
   if (!attachment) throw new Error("nothing is attached any more");
   check(kernel, bpffs, attachment.id, pod.path);
@@ -131,6 +140,11 @@ export async function soak({ changes, rate, progress = () => {} }: SoakOptions):
   };
   await succeed("detach", "soak", "--bpffs", bpffs);
   return figures;
+}
+
+/** A veth counts as dropped what its peer's side could not queue, behind this end's egress hook and before the other's ingress. */
+function dropped(namespace: Namespace, ifname: string): number {
+  return Number(namespace.exec("cat", `/sys/class/net/${ifname}/statistics/tx_dropped`));
 }
 
 /** The chain of a turn, as JSON: the guard goes round, and every other chain is longer. */
@@ -187,7 +201,7 @@ async function statusOf(bpffs: string): Promise<AttachmentStatus> {
 function counts(bpffs: string, status: AttachmentStatus) {
   const [found] = findAttachments(kernel, bpffs);
   const record = found && readRecord(kernel, found.pins);
-  const sums = { stamped: 0, counted: 0, mixedInChain: 0, rolled: 0, rolledCounted: 0 };
+  const sums = { stamped: 0, counted: 0, mixedInChain: 0, broken: 0, rolled: 0, rolledCounted: 0 };
   for (const direction of directions)
     for (const [position, { entries, maps }] of (record?.chains[direction]?.stages ?? []).entries()) {
       const [entry] = entries;
@@ -198,6 +212,7 @@ function counts(bpffs: string, status: AttachmentStatus) {
         return Number(value?.readBigUInt64LE() ?? 0n);
       };
       const packets = status[direction][position]?.packets ?? 0;
+      sums.broken += status[direction][position]?.ended.broken ?? 0;
       if (entry?.program === "stamp" && entry.params.last === 1) {
         sums.stamped += read("counts", 0);
         sums.mixedInChain += read("counts", 1);
@@ -242,19 +257,24 @@ export function faults(figures: Figures): string[] {
   const wrong: string[] = [];
   for (const name of ["toPod", "fromPod"] as const) {
     const flow = figures[name];
-    // What a socket has dropped has reached it, through the chain.
-    const lost = flow.missing - flow.overflowed;
-    if (lost !== 0) wrong.push(`${name}: ${lost} datagrams lost`);
+    const lost = lostOf(flow);
+    if (lost > 0) wrong.push(`${name}: ${lost} datagrams lost, the first is number ${flow.firstMissing}`);
     for (const what of ["duplicated", "mixed", "unstamped", "leaked", "streamWrong"] as const)
       if (flow[what] !== 0) wrong.push(`${name}: ${flow[what]} ${what}`);
     if (flow.sent < 1000 || flow.guardedSent < 5) wrong.push(`${name}: too few packets to tell anything`);
     if (flow.streamSent === 0 || flow.streamSent !== flow.streamReceived) wrong.push(`${name}: the stream has a hole`);
     if (flow.generations < figures.changes / 2) wrong.push(`${name}: met only ${flow.generations} generations`);
   }
+  if (figures.broken !== 0) wrong.push(`${figures.broken} packets met a broken chain`);
   if (figures.mixedInChain !== 0) wrong.push(`${figures.mixedInChain} packets met a mixed chain`);
   if (figures.stamped !== figures.counted || figures.rolled !== figures.rolledCounted)
     wrong.push("maps and counters do not agree: one of them lost something on the way");
   return wrong;
+}
+
+/** Datagrams that are missing, less those of which it is known where they were dropped, and that it was not in a chain. */
+function lostOf({ missing, overflowed, queueFull }: Flow): number {
+  return Math.max(0, missing - overflowed - queueFull);
 }
 
 /** The figures for people. */
@@ -263,15 +283,16 @@ export function report(figures: Figures): string {
   const rows = (["toPod", "fromPod"] as const).map((name) => {
     const flow = figures[name];
     return `${name === "toPod" ? "to the pod  " : "from the pod"}  ${number(flow.sent)} datagrams (${number(flow.perSecond)} a second), \
-lost ${flow.missing - flow.overflowed}, duplicated ${flow.duplicated}, mixed ${flow.mixed}, \
+lost ${lostOf(flow)}, duplicated ${flow.duplicated}, mixed ${flow.mixed}, \
 past the guard ${flow.leaked} of ${number(flow.guardedSent)}; TCP ${number(flow.streamReceived / 1e6)} MB, \
-wrong ${flow.streamWrong}, retransmitted ${flow.retransmitted}; socket overflow ${flow.overflowed}`;
+wrong ${flow.streamWrong}, retransmitted ${flow.retransmitted}; dropped outside of the chain: \
+by the socket ${flow.overflowed}, by the full queue between the devices ${flow.queueFull}`;
   });
   return [
     `${number(figures.changes)} changes in ${figures.seconds.toFixed(1)} s (median ${figures.median.toFixed(1)} ms, longest ${figures.longest.toFixed(0)} ms), \
 ${figures.refusals} broken ones refused`,
     ...rows,
-    `in the chain   ${number(figures.stamped)} packets at the last stamp, ${figures.mixedInChain} mixed; counters and maps that went through \
+    `in the chain   ${number(figures.stamped)} packets at the last stamp, ${figures.mixedInChain} mixed, ${figures.broken} broken off; counters and maps that went through \
 every change: ${number(figures.counted)} and ${number(figures.stamped)}, ${number(figures.rolledCounted)} and ${number(figures.rolled)}`,
   ].join("\n");
 }
