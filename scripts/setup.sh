@@ -4,7 +4,7 @@
 # Puts in place what a part of the work needs and the machine lacks: Debian packages, then the npm packages of the
 # lock file. Silent and quick where nothing is missing, so that every npm script can begin with it.
 #
-#   bash scripts/setup.sh build|test|demo|bench
+#   bash scripts/setup.sh build|test|kernels|demo|bench
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,14 +27,18 @@ test=(
   containernetworking-plugins
   iptables=iptables               # the portmap and firewall plugins call it
 )
+kernels=(
+  "${test[@]}"
+  qemu-system-x86 e2fsprogs zstd # virtual machines, their disks, the modules of some kernels
+)
 demo=("${test[@]}")
 bench=("${test[@]}")
 
 part=${1:-}
 case $part in
-  build | test | demo | bench) ;;
+  build | test | kernels | demo | bench) ;;
   *)
-    echo "usage: bash scripts/setup.sh build|test|demo|bench" >&2
+    echo "usage: bash scripts/setup.sh build|test|kernels|demo|bench" >&2
     exit 2
     ;;
 esac

