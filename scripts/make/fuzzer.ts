@@ -70,7 +70,8 @@ function unpackLibbpf(root: string, work: string): string {
   const tree = process.env.LIBBPF_SRC;
   if (tree) return join(tree, "src");
   const present = existsSync(join(root, downloads)) ? readdirSync(join(root, downloads)) : [];
-  const archive = present.find((name) => name.startsWith("libbpf_"));
+  // The packaging, which apt brings along, is named alike.
+  const archive = present.find((name) => /^libbpf_.*\.orig\.tar\.\w+$/.test(name));
   if (!archive)
     throw new BuildError(`the fuzzer needs libbpf's sources in ${downloads}: remove native/build and build the addon`);
   const target = join(work, "libbpf");
