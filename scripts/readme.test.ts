@@ -9,7 +9,8 @@ import { code } from "../plugin/errors.ts";
 const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
 
 test("the README lists every error code, and no other", () => {
-  const listed = [...readme.matchAll(/^\| (\d+) \|/gm)].map(([, number]) => Number(number));
+  const section = readme.slice(readme.indexOf("## Errors"), readme.indexOf("## The house"));
+  const listed = [...section.matchAll(/^\| (\d+) \|/gm)].map(([, number]) => Number(number));
   assert.equal(listed, Object.values(code));
 });
 
