@@ -9,7 +9,7 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
+import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
@@ -113,7 +113,7 @@ function checkLink(
   handles: Handles,
 ): void {
   const path = pins.link(place);
-  const link = open(kernel, path, handles);
+  const link = handles.openPin(path);
   if (!link) throw differs(`the ${place} link is missing: nothing is pinned at ${path}`);
   if (link.kind !== "link") throw differs(`${path} is a ${link.kind}, not the ${place} link`);
   const info = kernel.linkInfo(link.fd);
@@ -143,7 +143,7 @@ function checkSlot(kernel: KernelPort, array: Fd, place: ChainPlace, position: n
 }
 
 function openMap(kernel: KernelPort, path: string, what: string, id: number, handles: Handles): Fd {
-  const pinned = open(kernel, path, handles);
+  const pinned = handles.openPin(path);
   if (!pinned) throw differs(`${what} missing: nothing is pinned at ${path}`);
   if (pinned.kind !== "map") throw differs(`${what} not a map: ${path} is a ${pinned.kind}`);
   const found = kernel.mapInfo(pinned.fd).id;
@@ -153,19 +153,8 @@ function openMap(kernel: KernelPort, path: string, what: string, id: number, han
 
 function refuseExtraLink(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
   using handles = new Handles(kernel);
-  if (open(kernel, pins.link(place), handles))
+  if (handles.openPin(pins.link(place)))
     throw differs(`the record has no ${place} chain, yet a link is pinned at ${pins.link(place)}`);
-}
-
-function open(kernel: KernelPort, path: string, handles: Handles): Pinned | undefined {
-  try {
-    const pinned = kernel.openPin(path);
-    handles.own(pinned.fd);
-    return pinned;
-  } catch (error) {
-    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
 }
 
 function words({ entries }: RecordedStage): string {

@@ -9,7 +9,7 @@
  * word, a packet in flight can still be seen half: what would be negative is 0.
  */
 
-import { counterLayout, type Ending, endings, type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
+import { counterLayout, type Ending, endings, type Fd, type KernelPort } from "../kernel/port.ts";
 import { u32 } from "./bytes.ts";
 import type { ChainPins } from "./pins.ts";
 import { Handles } from "./undo.ts";
@@ -38,18 +38,10 @@ export function readCounters(kernel: KernelPort, counters: Fd, countHead: boolea
  */
 export function totalCounts(kernel: KernelPort, pins: ChainPins, countHead: boolean[]): Counts[] | undefined {
   using handles = new Handles(kernel);
-  const open = (path: string): Fd | undefined => {
-    try {
-      return handles.own(kernel.openPin(path).fd);
-    } catch (error) {
-      if (error instanceof KernelError && error.code === "ENOENT") return undefined;
-      throw error;
-    }
-  };
-  const counters = open(pins.counters);
+  const counters = handles.openPin(pins.counters)?.fd;
   if (counters === undefined) return undefined;
   const counts = readCounters(kernel, counters, countHead);
-  const base = open(pins.base);
+  const base = handles.openPin(pins.base)?.fd;
   if (base === undefined) return counts;
   const earlier = readBase(kernel, base, countHead.length);
   return counts.map((each, position) => sumOf(each, earlier[position] ?? noCounts()));

@@ -132,7 +132,7 @@ function loadStage(
   const shared = sharedMaps(stage, generation);
   const others = [...shared, ...carried.filter(({ name }) => !shared.some((map) => map.name === name))];
   for (let round = 1; ; round++) {
-    const ofNode = openNodeMaps(kernel, plan.bpffs, selected.program, handles);
+    const ofNode = openNodeMaps(plan.bpffs, selected.program, handles);
     const reuse = [...ofNode, ...others.filter((map) => !ofNode.some(({ name }) => name === map.name))];
     let loaded: Stage;
     try {

@@ -25,20 +25,11 @@ export function nodeMapsOf({ mapScopes }: CatalogProgram): string[] {
 }
 
 /** Opens those that are there already. */
-export function openNodeMaps(
-  kernel: KernelPort,
-  bpffs: string,
-  program: CatalogProgram,
-  handles: Handles,
-): { name: string; fd: number }[] {
+export function openNodeMaps(bpffs: string, program: CatalogProgram, handles: Handles): { name: string; fd: number }[] {
   const pins = nodeMapPins(bpffs, program.name);
   return nodeMapsOf(program).flatMap((name) => {
-    try {
-      return [{ name, fd: handles.own(kernel.openPin(pins.map(name)).fd) }];
-    } catch (error) {
-      if (error instanceof KernelError && error.code === "ENOENT") return [];
-      throw error;
-    }
+    const pinned = handles.openPin(pins.map(name));
+    return pinned ? [{ name, fd: pinned.fd }] : [];
   });
 }
 

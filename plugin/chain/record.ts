@@ -8,7 +8,7 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, KernelError, type KernelPort, type NamespaceIdentity } from "../kernel/port.ts";
+import type { Direction, KernelPort, NamespaceIdentity } from "../kernel/port.ts";
 import type { AttachmentId, FailurePolicy, Missing, ParameterText, Place, PodIdentity } from "../model.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt, type HostEnd } from "./places.ts";
@@ -137,14 +137,8 @@ export function readNextRecord(kernel: KernelPort, pins: AttachmentPins): Attach
 
 function readRecordAt(kernel: KernelPort, path: string): AttachmentRecord | undefined {
   using handles = new Handles(kernel);
-  let pinned: ReturnType<KernelPort["openPin"]>;
-  try {
-    pinned = kernel.openPin(path);
-  } catch (error) {
-    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
-  handles.own(pinned.fd);
+  const pinned = handles.openPin(path);
+  if (!pinned) return undefined;
   const damaged = (why: string): RemoraError =>
     new RemoraError(code.attachmentDiffers, `the record ${path} cannot be understood: ${why}`);
   if (pinned.kind !== "map") throw damaged(`it is a ${pinned.kind}, not a map`);

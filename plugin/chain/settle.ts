@@ -10,7 +10,7 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
+import type { Fd, KernelPort } from "../kernel/port.ts";
 import { otherGenerations } from "./attachments.ts";
 import { totalCounts, writeBase } from "./counters.ts";
 import { removeTree, unlink } from "./detach.ts";
@@ -70,7 +70,7 @@ function pointOne(
   head: number,
 ): void {
   using handles = new Handles(kernel);
-  const link = openLink(kernel, pins.link(place), handles);
+  const link = openLink(pins.link(place), handles);
   const info = link === undefined ? undefined : kernel.linkInfo(link);
   if (info?.programId === head && info.ifindex !== 0) return;
   const program = handles.own(kernel.openProgramById(head));
@@ -142,14 +142,8 @@ function carryCounts(
   }
 }
 
-function openLink(kernel: KernelPort, path: string, handles: Handles): Fd | undefined {
-  try {
-    const { kind, fd } = kernel.openPin(path);
-    handles.own(fd);
-    if (kind === "link") return fd;
-    throw new RemoraError(code.attachmentDiffers, `${path} is a ${kind}, not a link`);
-  } catch (error) {
-    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
+function openLink(path: string, handles: Handles): Fd | undefined {
+  const pinned = handles.openPin(path);
+  if (!pinned || pinned.kind === "link") return pinned?.fd;
+  throw new RemoraError(code.attachmentDiffers, `${path} is a ${pinned.kind}, not a link`);
 }

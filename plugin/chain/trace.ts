@@ -9,7 +9,7 @@
  * verdicts as ever; only their reports find nobody. A change of the chain points the links elsewhere: that ends a trace.
  */
 
-import { KernelError, type KernelPort } from "../kernel/port.ts";
+import type { KernelPort } from "../kernel/port.ts";
 import { u32 } from "./bytes.ts";
 import { removeTree } from "./detach.ts";
 import type { AttachmentPins } from "./pins.ts";
@@ -19,7 +19,7 @@ import { Attempts, Handles } from "./undo.ts";
 /** The program id of a trace's first stage; undefined where the place is not traced. */
 export function tracedHead(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): number | undefined {
   using handles = new Handles(kernel);
-  const pinned = openIfThere(kernel, pins.trace.chain(place), handles);
+  const pinned = handles.openPin(pins.trace.chain(place));
   return pinned?.kind === "map" ? kernel.lookupMap(pinned.fd, u32(0))?.readUInt32LE() : undefined;
 }
 
@@ -29,7 +29,7 @@ export function traceIsActive(kernel: KernelPort, pins: AttachmentPins): boolean
     const head = tracedHead(kernel, pins, place);
     if (head === undefined) return false;
     using handles = new Handles(kernel);
-    const link = openIfThere(kernel, pins.link(place), handles);
+    const link = handles.openPin(pins.link(place));
     return link?.kind === "link" && kernel.linkInfo(link.fd).programId === head;
   });
 }
@@ -62,19 +62,4 @@ export function removeTrace(kernel: KernelPort, pins: AttachmentPins, point: () 
   const attempts = new Attempts();
   removeTree(kernel, pins.root, pins.trace.directory, attempts);
   attempts.finish();
-}
-
-function openIfThere(
-  kernel: KernelPort,
-  path: string,
-  handles: Handles,
-): ReturnType<KernelPort["openPin"]> | undefined {
-  try {
-    const pinned = kernel.openPin(path);
-    handles.own(pinned.fd);
-    return pinned;
-  } catch (error) {
-    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
 }

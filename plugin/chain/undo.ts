@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Ways back: what undoes steps in reverse, what closes descriptors, and what tries everything before it complains. */
 
-import type { Fd, KernelPort } from "../kernel/port.ts";
+import { type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
 
 /** The steps to take back if a later one fails. */
 export class Undo {
@@ -36,6 +36,18 @@ export class Handles implements Disposable {
   own(fd: Fd): Fd {
     this.#fds.push(fd);
     return fd;
+  }
+
+  /** What is pinned at a path, to be closed with the rest; undefined where nothing is. */
+  openPin(path: string): Pinned | undefined {
+    try {
+      const pinned = this.#kernel.openPin(path);
+      this.own(pinned.fd);
+      return pinned;
+    } catch (error) {
+      if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+      throw error;
+    }
   }
 
   /** A close that fails has closed all the same, and nobody could do anything about it. */
