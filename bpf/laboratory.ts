@@ -16,6 +16,7 @@ import {
   type KernelPort,
   type Stage,
   type TestRunRequest,
+  type TestRunResult,
 } from "../plugin/kernel/port.ts";
 
 export interface Wanted {
@@ -36,7 +37,10 @@ export interface Chain {
   /** Its first program: what is attached. */
   head: Fd;
   members: Member[];
+  /** The verdict. */
   run(packet: Buffer, context?: TestRunRequest["context"]): number;
+  /** The verdict, and the packet, mark and priority as the chain leaves them. */
+  pass(packet: Buffer, context?: TestRunRequest["context"]): TestRunResult;
 }
 
 export interface Laboratory extends Disposable {
@@ -120,11 +124,9 @@ export function laboratory(): Laboratory {
     });
     const head = members[0]?.stage.program;
     if (head === undefined) throw new Error("a chain has at least one program");
-    return {
-      head,
-      members,
-      run: (packet, context) => kernel.testRun({ program: head, packet, ...(context ? { context } : {}) }).verdict,
-    };
+    const pass = (packet: Buffer, context?: TestRunRequest["context"]) =>
+      kernel.testRun({ program: head, packet, ...(context ? { context } : {}) });
+    return { head, members, run: (packet, context) => pass(packet, context).verdict, pass };
   };
 
   const totals = (stage: Stage, name: string): number[] => {
