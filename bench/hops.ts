@@ -8,7 +8,8 @@
 import { readFileSync } from "node:fs";
 import { run, scratch } from "../e2e/lib/scratch.ts";
 import { createNativeKernel } from "../plugin/kernel/native.ts";
-import { counterLayout, type Fd, KernelError, type KernelPort } from "../plugin/kernel/port.ts";
+import type { Fd } from "../plugin/kernel/port.ts";
+import { loadChain, testRun, u32 } from "./chain.ts";
 import { interleave, median, ratio, table } from "./figures.ts";
 
 const netns = "/proc/self/ns/net";
@@ -48,12 +49,6 @@ SEC("tc") int send(struct __sk_buff *skb)
 	return 0;
 }`);
 
-const u32 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value);
-  return bytes;
-};
-
 /** `bursts`: how many times 64 packets one measurement sends. */
 export function hops(options: { rounds: number; bursts: number }): string {
   using world = scratch();
@@ -80,7 +75,7 @@ export function hops(options: { rounds: number; bursts: number }): string {
   const measure = (programs: Fd[]): number => {
     const links = programs.map((one) => kernel.attachTcx({ program: one, netns, ifindex, direction: "egress" }));
     try {
-      return testRun(kernel, sender.head, options.bursts) / burst;
+      return testRun(kernel, sender.head, Buffer.alloc(64), options.bursts) / burst;
     } finally {
       for (const link of links) kernel.close(link);
     }
@@ -108,53 +103,4 @@ export function hops(options: { rounds: number; bursts: number }): string {
   for (const fd of [dropper, ...sender.fds]) kernel.close(fd);
   const packets = options.bursts * burst;
   return `A packet's cost above the bare path: medians of ${options.rounds} interleaved runs of ${packets} packets\n${table(rows)}`;
-}
-
-/** Average nanoseconds of a run. A signal that arrives meanwhile ends a test run early, with EINTR: it is begun again. */
-function testRun(kernel: KernelPort, program: Fd, repeat: number): number {
-  for (let attempt = 1; ; attempt++)
-    try {
-      return kernel.testRun({ program, packet: Buffer.alloc(64), repeat }).duration;
-    } catch (error) {
-      if (attempt === 10 || !(error instanceof KernelError && error.code === "EINTR")) throw error;
-    }
-}
-
-/** The same program in every position of one chain, as ADD builds it. */
-function loadChain(
-  kernel: KernelPort,
-  object: Buffer,
-  name: string,
-  length: number,
-  parameters: { name: string; bytes: Buffer }[] = [],
-): { head: Fd; fds: Fd[] } {
-  const chain = kernel.createMap({ type: "prog_array", name: "chain", keySize: 4, valueSize: 4, maxEntries: length });
-  const counters = kernel.createMap({
-    type: "percpu_array",
-    name: "counters",
-    keySize: 4,
-    valueSize: counterLayout.words * 8,
-    maxEntries: length,
-  });
-  const fds = [chain, counters];
-  let head: Fd = -1;
-  for (let position = 0; position < length; position++) {
-    const stage = kernel.loadStage({
-      object,
-      name,
-      entries: [{ function: name, parameters }],
-      position,
-      length,
-      proceedOn: [-1, 0, 3],
-      failurePolicy: "closed",
-      chain,
-      counters,
-      countHead: position === 0,
-      reuse: [],
-    });
-    kernel.updateMap(chain, u32(position), u32(stage.program));
-    fds.push(stage.program, ...stage.maps.map(({ fd }) => fd));
-    if (position === 0) head = stage.program;
-  }
-  return { head, fds };
 }

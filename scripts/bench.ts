@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `npm run bench [hops|verbs]`: prints the figures; `--quick` takes fewer rounds. */
+/** `npm run bench [hops|verbs|programs|pods]`: prints the figures; `--quick` takes fewer rounds. */
 import { spawnSync } from "node:child_process";
 
 const words = process.argv.slice(2);
@@ -9,6 +9,12 @@ const parts: Record<string, () => Promise<string>> = {
   hops: async () =>
     (await import("../bench/hops.ts")).hops(quick ? { rounds: 3, bursts: 5_000 } : { rounds: 15, bursts: 20_000 }),
   verbs: async () => (await import("../bench/verbs.ts")).verbs({ rounds: quick ? 5 : 31 }),
+  programs: async () =>
+    (await import("../bench/programs.ts")).programs(
+      quick ? { rounds: 3, repeat: 20_000 } : { rounds: 15, repeat: 200_000 },
+    ),
+  pods: async () =>
+    (await import("../bench/pods.ts")).pods(quick ? { rounds: 2, seconds: 1 } : { rounds: 9, seconds: 1 }),
 };
 const unknown = wanted.filter((word) => !(word in parts));
 if (unknown.length > 0) {

@@ -32,7 +32,10 @@ kernels=(
   qemu-system-x86 e2fsprogs zstd # virtual machines, their disks, the modules of some kernels
 )
 demo=("${test[@]}")
-bench=("${test[@]}")
+bench=(
+  "${test[@]}"
+  iperf3 sockperf # throughput and latency between pods
+)
 
 part=${1:-}
 case $part in

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What each program of the library costs a packet: nanoseconds of a test run (BPF_PROG_TEST_RUN) of a chain of one, above
+ * a chain of one program that does nothing. The packets are small ones of one flow; a test run sends the same one again
+ * and again, so the caches are warm.
+ */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { ethernet, ipv4, ipv6, tcp, udp } from "../bpf/packets.ts";
+import { scratch } from "../e2e/lib/scratch.ts";
+import { openCatalog } from "../plugin/catalog/catalog.ts";
+import { readParameters, setParameter } from "../plugin/catalog/parameters.ts";
+import { createNativeKernel } from "../plugin/kernel/native.ts";
+import type { Fd } from "../plugin/kernel/port.ts";
+import { loadChain, testRun } from "./chain.ts";
+import { interleave, median, table } from "./figures.ts";
+import { empty, library } from "./library.ts";
+
+const packets = {
+  "TCP, IPv4": ethernet(ipv4({}, tcp())),
+  "UDP, IPv4": ethernet(ipv4({}, udp({ destination: 443 }, Buffer.alloc(64)))),
+  "TCP, IPv6": ethernet(ipv6({}, tcp())),
+  "UDP, IPv6": ethernet(ipv6({}, udp({ destination: 443 }, Buffer.alloc(64)))),
+};
+
+/** `repeat`: test runs of one measurement. */
+export async function programs(options: { rounds: number; repeat: number }): Promise<string> {
+  using world = scratch();
+  const kernel = createNativeKernel();
+  const catalog = await openCatalog([resolve(import.meta.dirname, "../dist/programs")], kernel);
+  const chains: { name: string; head: Fd }[] = [
+    { name: "nothing", ...loadChain(kernel, readFileSync(world.compile(empty)), empty.name, 1) },
+  ];
+  for (const { program, params } of library) {
+    const { object, entry } = catalog.get(program);
+    const parameters = readParameters(program, kernel.inspectObject(object));
+    const values = Object.entries(params).flatMap(([name, text]) => setParameter(parameters, name, text).bytes);
+    chains.push({ name: program, ...loadChain(kernel, object, entry.egress ?? entry.ingress ?? "", 1, values) });
+  }
+  const columns = Object.values(packets).map((packet) =>
+    interleave(
+      options.rounds,
+      Object.fromEntries(chains.map(({ name, head }) => [name, () => testRun(kernel, head, packet, options.repeat)])),
+    ),
+  );
+  const rows = chains.map(({ name }) => [
+    name,
+    ...columns.map((results) => {
+      const [ours, nothing] = [results[name] ?? [], results.nothing ?? []];
+      const above = median(ours.map((value, round) => value - (nothing[round] ?? 0)));
+      return name === "nothing" ? `(${median(nothing).toFixed(0)} ns)` : `${above.toFixed(0)} ns`;
+    }),
+  ]);
+  return `A program's cost on egress above a chain that does nothing: medians of ${options.rounds} interleaved test runs of ${options.repeat} packets\n${table([["program", ...Object.keys(packets)], ...rows])}`;
+}
