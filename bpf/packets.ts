@@ -20,6 +20,7 @@ export interface Transport {
 
 const u8 = (...values: number[]) => Buffer.from(values);
 const u16 = (value: number) => u8(value >> 8, value & 255);
+const u32 = (value: number) => Buffer.concat([u16(value >>> 16), u16(value & 0xffff)]);
 
 // ---- link layer ------------------------------------------------------------------------------------------------
 
@@ -146,10 +147,25 @@ export interface Ports {
   destination?: number;
 }
 
-/** A TCP header of 20 bytes and, unless given, no payload. */
-export function tcp({ source = 40000, destination = 80 }: Ports = {}, payload = Buffer.alloc(0)): Transport {
-  const rest = Buffer.from("0000000000000000501000ff00000000", "hex");
-  return { protocol: 6, bytes: Buffer.concat([u16(source), u16(destination), rest, payload]) };
+export interface TcpFields extends Ports {
+  sequence?: number;
+  acknowledgement?: number;
+  /** Letters of "FSRPAUEC"; ACK alone unless said otherwise. */
+  flags?: string;
+  window?: number;
+  /** Bytes, a multiple of 4. */
+  options?: Buffer;
+  /** Header length in words, where it shall not be the true one. */
+  words?: number;
+}
+
+/** A TCP header of 20 bytes (unless it has options) and, unless given, no payload. */
+export function tcp(fields: TcpFields = {}, payload = Buffer.alloc(0)): Transport {
+  const { source = 40000, destination = 80, sequence = 0, acknowledgement = 0, window = 255 } = fields;
+  const { flags = "A", options = Buffer.alloc(0), words = 5 + options.length / 4 } = fields;
+  const bits = [...flags].reduce((sum, letter) => sum | (1 << "FSRPAUEC".indexOf(letter)), 0);
+  const header = [u16(source), u16(destination), u32(sequence), u32(acknowledgement), u8(words << 4, bits)];
+  return { protocol: 6, bytes: Buffer.concat([...header, u16(window), Buffer.alloc(4), options, payload]) };
 }
 
 export function udp({ source = 40000, destination = 53 }: Ports = {}, payload = Buffer.alloc(4)): Transport {
