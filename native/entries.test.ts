@@ -94,4 +94,52 @@ test("a program's maps, found by their ids, tell their entries and types", () =>
   );
 });
 
+const crowded = `#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 20000); __type(key, __u64); __type(value, __u32); }
+  recent SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 5000); __type(key, __u32); __type(value, __u32); }
+  list SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
+  apart SEC(".maps");
+SEC("tc") int handle(struct __sk_buff *skb)
+{
+	__u64 key = skb->mark;
+	__u32 slot = 0;
+	return bpf_map_lookup_elem(&recent, &key) || bpf_map_lookup_elem(&list, &slot) || bpf_map_lookup_elem(&apart, &slot);
+}
+char _license[] SEC("license") = "GPL";`;
+
+test("a map read by batches is whole", () => {
+  using world = scratch();
+  using chain = new Chain([{ object: readFileSync(world.compile({ text: crowded })), entry: "handle" }]);
+  const fd = (name: string): number => chain.stages[0]?.maps.find((map) => map.name === name)?.fd as number;
+  assert.equal(kernel.readMap(fd("recent")), { count: 0, keys: Buffer.alloc(0), values: Buffer.alloc(0) });
+  const written = 9000; // more than two batches
+  const key = Buffer.alloc(8);
+  for (let index = 0; index < written; index++) {
+    key.writeUInt32LE(index);
+    kernel.updateMap(fd("recent"), key, u32(index * 3));
+  }
+  const recent = kernel.readMap(fd("recent"));
+  assert.equal([recent.count, recent.keys.length, recent.values.length], [written, written * 8, written * 4]);
+  const seen = new Set<number>();
+  for (let at = 0; at < written; at++) {
+    const number = recent.keys.readUInt32LE(at * 8);
+    seen.add(number);
+    assert.is(recent.values.readUInt32LE(at * 4), number * 3);
+  }
+  assert.is(seen.size, written);
+
+  kernel.updateMap(fd("list"), u32(4999), u32(7));
+  const list = kernel.readMap(fd("list"));
+  assert.is(list.count, 5000);
+  assert.equal([list.keys.readUInt32LE(4999 * 4), list.values.readUInt32LE(4999 * 4)], [4999, 7]);
+  assert.throws(
+    () => kernel.readMap(fd("apart")),
+    (error: unknown) =>
+      error instanceof KernelError && error.code === "EOPNOTSUPP" && /^the map was not read: /.test(error.message),
+  );
+});
+
 test.run();

@@ -274,6 +274,16 @@ Value MapEntries(const CallbackInfo &info) {
   return object;
 }
 
+Value ReadMap(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto snapshot = take(env, readMap(asFd(info[0])));
+  auto object = Object::New(env);
+  object.Set("count", Number::New(env, snapshot.count));
+  object.Set("keys", toBuffer(env, snapshot.keys));
+  object.Set("values", toBuffer(env, snapshot.values));
+  return object;
+}
+
 Value MapTypes(const CallbackInfo &info) {
   auto env = info.Env();
   auto types = take(env, mapTypes(asFd(info[0])));
@@ -433,6 +443,7 @@ Object Init(Env, Object exports) {
   offer<UpdateMap>(exports, "updateMap");
   offer<LookupMap>(exports, "lookupMap");
   offer<MapEntries>(exports, "mapEntries");
+  offer<ReadMap>(exports, "readMap");
   offer<MapTypes>(exports, "mapTypes");
   offer<OpenMapById>(exports, "openMapById");
   offer<OpenProgramById>(exports, "openProgramById");

@@ -109,6 +109,36 @@ Result<Entries> mapEntries(int map, uint32_t limit) {
   return entries;
 }
 
+Result<Snapshot> readMap(int map) {
+  auto info = describe(map);
+  if (!info) return info.failure();
+  if (perCpu(info->type)) return failed(EOPNOTSUPP, "a map with a value per CPU is not read by batches");
+  size_t keySize = info->key_size, valueSize = info->value_size;
+  // Where a batch ended: a hash's bucket, an array's key.
+  Blob from(std::max<size_t>(keySize, 4)), to(from.size());
+  Snapshot all{0, {}, {}};
+  uint32_t room = 4096;
+  for (bool first = true;;) {
+    uint32_t count = room;
+    all.keys.resize((all.count + size_t{room}) * keySize);
+    all.values.resize((all.count + size_t{room}) * valueSize);
+    int failure = bpf_map_lookup_batch(map, first ? nullptr : from.data(), to.data(),
+                                       all.keys.data() + all.count * keySize,
+                                       all.values.data() + all.count * valueSize, &count, nullptr);
+    if (failure == -ENOSPC && room < info->max_entries) {  // a bucket holds more than there is room for
+      room = std::min<uint64_t>(2ull * room, info->max_entries);
+      continue;
+    }
+    if (failure && failure != -ENOENT) return failed(-failure);
+    all.count += count;
+    all.keys.resize(all.count * keySize);
+    all.values.resize(all.count * valueSize);
+    if (failure) return all;
+    first = false;
+    std::swap(from, to);
+  }
+}
+
 Result<std::optional<KeyAndValue>> mapTypes(int map) {
   auto info = describe(map);
   if (!info) return info.failure();

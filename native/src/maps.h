@@ -46,6 +46,13 @@ struct Entries {
 };
 Result<Entries> mapEntries(int map, uint32_t limit);
 
+// All entries, by batches. Not of a map with a value per CPU.
+struct Snapshot {
+  uint32_t count;
+  Blob keys, values;
+};
+Result<Snapshot> readMap(int map);
+
 struct KeyAndValue {
   Type key, value;
 };

@@ -23,6 +23,7 @@ import {
   type LinkInfo,
   type MapEntries,
   type MapInfo,
+  type MapSnapshot,
   type MapSpec,
   type MapTypes,
   type NamespaceIdentity,
@@ -395,6 +396,12 @@ export class FakeKernel implements KernelPort {
       return { key, value: program ? key32(program.id) : (held.values.get(key.toString("hex")) ?? empty) };
     });
     return { entries, more: keys.length > limit };
+  }
+  readMap(map: Fd): MapSnapshot {
+    this.#step("readMap");
+    const { values } = this.#held("readMap", map, "map");
+    const keys = [...values.keys()].map((key) => Buffer.from(key, "hex"));
+    return { count: keys.length, keys: Buffer.concat(keys), values: Buffer.concat([...values.values()]) };
   }
   mapTypes(map: Fd): MapTypes | undefined {
     this.#step("mapTypes");

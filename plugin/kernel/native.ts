@@ -60,6 +60,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   updateMap: (_, key) => `key ${key.toString("hex")} was not written`,
   lookupMap: (_, key) => `key ${key.toString("hex")} was not read`,
   mapEntries: () => "the map's entries were not read",
+  readMap: () => "the map was not read",
   mapTypes: () => "the map's types were not read",
   openMapById: (id) => `map ${id} was not opened`,
   openProgramById: (id) => `program ${id} was not opened`,

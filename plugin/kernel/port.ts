@@ -234,6 +234,12 @@ export interface MapEntries {
   entries: { key: Buffer; value: Buffer }[];
   more: boolean;
 }
+/** All entries of a map, keys and values each one after the other. */
+export interface MapSnapshot {
+  count: number;
+  keys: Buffer;
+  values: Buffer;
+}
 /** What a map holds, by its BTF. A `.data`, `.bss` or `.rodata` has a struct of its variables for a value. */
 export interface MapTypes {
   key: BtfType;
@@ -315,6 +321,11 @@ export interface KernelPort {
    * Throws for types that user space cannot read by key: ENOTSUPP, EOPNOTSUPP or EINVAL.
    */
   mapEntries(map: Fd, limit: number): MapEntries;
+  /**
+   * All entries of a hash (LRU or not) or array, by batches: several times as fast as `mapEntries`, and an entry that is there
+   * throughout is never missed, whatever comes and goes. EOPNOTSUPP for a map with a value per CPU.
+   */
+  readMap(map: Fd): MapSnapshot;
   /** Undefined where the map was made without BTF. */
   mapTypes(map: Fd): MapTypes | undefined;
   /** A map or program of the kernel's by its id. ENOENT where it is gone. */
