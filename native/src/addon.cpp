@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "clsact.h"
 #include "events.h"
 #include "inspect.h"
 #include "maps.h"
@@ -390,6 +391,51 @@ Value FindInterface(const CallbackInfo &info) {
   auto object = Object::New(env);
   object.Set("ifindex", Number::New(env, found.ifindex));
   object.Set("mac", found.mac);
+FilterPlace asFilterPlace(const Object &request) {
+  auto netns = field(request, "netns");
+  return {netns.IsUndefined() ? "" : asText(netns), asCount(field(request, "ifindex")),
+          asText(field(request, "direction")) == "ingress"};
+}
+FilterFacts asFilter(const Object &filter) {
+  return {asCount(field(filter, "priority")), asCount(field(filter, "handle")), asCount(field(filter, "programId")), false};
+}
+Object toFilter(Env env, const FilterFacts &filter) {
+  auto object = Object::New(env);
+  object.Set("priority", Number::New(env, filter.priority));
+  object.Set("handle", Number::New(env, filter.handle));
+  object.Set("programId", Number::New(env, filter.programId));
+  return object;
+}
+
+Value AttachFilter(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto request = info[0].As<Object>();
+  auto filter = take(env, attachFilter(asFilterPlace(request), asFd(field(request, "program"))));
+  auto object = toFilter(env, filter);
+  object.Set("madeQdisc", Boolean::New(env, filter.madeQdisc));
+  return object;
+}
+
+void ReplaceFilter(const CallbackInfo &info) {
+  check(info.Env(),
+        replaceFilter(asFilterPlace(info[0].As<Object>()), asFilter(info[1].As<Object>()), asFd(info[2])));
+}
+
+Value QueryFilter(const CallbackInfo &info) {
+  auto filter = info[1].As<Object>();
+  auto found = queryFilter(asFilterPlace(info[0].As<Object>()), asCount(field(filter, "priority")),
+                           asCount(field(filter, "handle")));
+  return toFilter(info.Env(), take(info.Env(), std::move(found)));
+}
+
+void DetachFilter(const CallbackInfo &info) {
+  check(info.Env(), detachFilter(asFilterPlace(info[0].As<Object>()), asFilter(info[1].As<Object>())));
+}
+
+Value RemoveQdisc(const CallbackInfo &info) {
+  return Boolean::New(info.Env(), take(info.Env(), removeQdisc(asFilterPlace(info[0].As<Object>()))));
+}
+
   object.Set("mtu", Number::New(env, found.mtu));
   object.Set("namespace", toNamespace(env, found.where));
   return object;
@@ -471,3 +517,8 @@ Object Init(Env, Object exports) {
 }  // namespace
 
 NODE_API_MODULE(remora, Init)
+  offer<AttachFilter>(exports, "attachFilter");
+  offer<ReplaceFilter>(exports, "replaceFilter");
+  offer<QueryFilter>(exports, "queryFilter");
+  offer<DetachFilter>(exports, "detachFilter");
+  offer<RemoveQdisc>(exports, "removeQdisc");

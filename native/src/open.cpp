@@ -27,10 +27,16 @@ int prepareLoad(bpf_program *program, bpf_prog_load_opts *options, long) {
   return preparing ? preparing(program, options) : 0;
 }
 
+}  // namespace
+
+void captureLog() { libbpf_set_print(capture); }
+
+namespace {
+
 // libbpf gives its own handlers to the sections it knows, with their expected_attach_type; a handler of ours comes
 // before them. All members of one PROG_ARRAY must share that type, so it is 0 for all: tcx/* and netkit/* included.
 void registerHandlers() {
-  libbpf_set_print(capture);
+  captureLog();
   LIBBPF_OPTS(libbpf_prog_handler_opts, options, .prog_prepare_load_fn = prepareLoad);
   for (const char *section : {"tc+", "classifier+", "tcx+", "netkit+", "action+"})
     libbpf_register_prog_handler(section, BPF_PROG_TYPE_SCHED_CLS, static_cast<bpf_attach_type>(0), &options);

@@ -34,6 +34,9 @@ using PrepareLoad = std::function<int(bpf_program *, bpf_prog_load_opts *)>;
 // bpf_object__load with `prepare` in place for its duration.
 int loadObject(bpf_object *object, PrepareLoad prepare);
 
+// From now on libbpf's words go to `takeLog` and not to stderr, in the whole process.
+void captureLog();
+
 // What libbpf said (warnings and information) since the last call, on this thread.
 std::string takeLog();
 

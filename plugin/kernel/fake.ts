@@ -17,6 +17,8 @@ import {
   type Direction,
   type EventReader,
   type Fd,
+  type Filter,
+  type FilterPlace,
   type InterfaceInfo,
   KernelError,
   type KernelPort,
@@ -80,6 +82,13 @@ interface FakeInterface {
   ifindex: number;
   name: string;
   mac: string;
+}
+/** A device's clsact qdisc, with what hangs on it. */
+interface FakeFilter {
+  direction: Direction;
+  priority: number;
+  handle: number;
+  program: FakeProgram;
 }
 interface FakeNamespace {
   identity: NamespaceIdentity;
@@ -145,6 +154,7 @@ export class FakeKernel implements KernelPort {
   #objects = new Map<string, FakeObject>();
 
   constructor(mount = "/sys/fs/bpf") {
+  #qdiscs = new Map<FakeInterface, FakeFilter[]>();
     this.mount = mount;
   }
 
@@ -232,6 +242,8 @@ export class FakeKernel implements KernelPort {
       if (link.kind === "link" && link.device && gone.includes(link.device)) link.device = undefined;
   }
 
+    for (const device of gone) this.#qdiscs.delete(device);
+    this.#reap();
   /** Everything that is still there: open descriptors, files below the mount, kernel objects, attached links. */
   left(): string[] {
     return [
@@ -240,6 +252,7 @@ export class FakeKernel implements KernelPort {
       ...[...this.#kept].map((kept) => `${kept.kind} ${kept.id}`),
       ...this.mistakes,
     ];
+      ...[...this.#qdiscs].map(([device, filters]) => `clsact of ${device.name}: ${filters.length} filters`),
   }
   /** Killed, and not restarted yet. */
   get dead(): boolean {
@@ -311,7 +324,10 @@ export class FakeKernel implements KernelPort {
       if (!object.info.maps.some((map) => map.name === name)) refuse(`reuse of ${name}, which is no map of the object`);
     if (object.refusal)
       throw new KernelError("loadStage", object.refusal.code, object.refusal.message, object.refusal.log);
-    const maps = object.info.maps.map((map) => {
+    for (const name of request.without ?? [])
+      if (!object.info.maps.some((map) => map.name === name)) refuse(`without ${name}, which is no map of the object`);
+    const wanted = object.info.maps.filter(({ name }) => !request.without?.includes(name));
+    const maps = wanted.map((map) => {
       const reused = request.reuse.find(({ name }) => name === map.name);
       const backing = reused
         ? this.#compatible(map, this.#held("loadStage", reused.fd, "map"))
@@ -452,12 +468,7 @@ export class FakeKernel implements KernelPort {
     this.#step(`attachTcx ${request.direction}${request.before ? " before" : ""}`);
     const program = this.#held("attachTcx", request.program, "program");
     if (this.withoutTcx) throw new KernelError("attachTcx", "EINVAL", "Invalid argument");
-    const devices =
-      request.netns === undefined
-        ? [...this.#namespaces.values()].flatMap((namespace) => namespace.peers)
-        : this.#namespaceAt("attachTcx", request.netns).interfaces;
-    const device = devices.find(({ ifindex }) => ifindex === request.ifindex);
-    if (!device) throw new KernelError("attachTcx", "ENODEV", "No such device");
+    const device = this.#device("attachTcx", request);
     const link: FakeLink = { kind: "link", id: this.#nextId++, program, direction: request.direction, device };
     this.#kept.add(link);
     return this.#open(link);
@@ -487,6 +498,43 @@ export class FakeKernel implements KernelPort {
     const found = namespace.interfaces.find(({ name }) => name === ifname);
     if (!found) throw new KernelError("findInterface", "ENODEV", `no interface ${ifname} in ${netns}`);
     return { ifindex: found.ifindex, mac: found.mac, mtu: 1500, namespace: namespace.identity };
+  attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean } {
+    this.#step(`attachFilter ${request.direction}`);
+    const program = this.#held("attachFilter", request.program, "program");
+    const device = this.#device("attachFilter", request);
+    const madeQdisc = !this.#qdiscs.has(device);
+    const filters = this.#qdiscs.get(device) ?? [];
+    this.#qdiscs.set(device, filters);
+    const taken = filters.filter(({ direction }) => direction === request.direction).map(({ priority }) => priority);
+    const filter = { direction: request.direction, priority: Math.min(513, ...taken) - 1, handle: 1, program };
+    filters.push(filter);
+    return { priority: filter.priority, handle: 1, programId: program.id, madeQdisc };
+  }
+  replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void {
+    this.#step("replaceFilter");
+    this.#filter("replaceFilter", place, filter).program = this.#held("replaceFilter", program, "program");
+    this.#reap();
+  }
+  queryFilter(place: FilterPlace, filter: Pick<Filter, "priority" | "handle">): Filter {
+    this.#step("queryFilter");
+    const { priority, handle, program } = this.#filter("queryFilter", place, filter);
+    return { priority, handle, programId: program.id };
+  }
+  detachFilter(place: FilterPlace, filter: Filter): void {
+    this.#step("detachFilter");
+    const found = this.#filter("detachFilter", place, filter);
+    const device = this.#device("detachFilter", place);
+    this.#qdiscs.set(device, this.#qdiscs.get(device)?.filter((other) => other !== found) ?? []);
+    this.#reap();
+  }
+  removeQdisc(place: FilterPlace): boolean {
+    this.#step("removeQdisc");
+    const device = this.#device("removeQdisc", place);
+    if ((this.#qdiscs.get(device)?.length ?? 0) > 0) return false;
+    this.#qdiscs.delete(device);
+    return true;
+  }
+
   }
   findPeer(netns: string, ifname: string): PeerInfo {
     this.#step(`findPeer ${ifname}`);
@@ -706,6 +754,28 @@ export class FakeKernel implements KernelPort {
       if (kept.kind === "link") visit(kept.program);
       else if (kept.kind === "program") kept.maps.forEach(visit);
       else if (kept.kind === "map") [...kept.slots.values()].forEach(visit);
+  #device(operation: string, place: { netns: string | undefined; ifindex: number }): FakeInterface {
+    const devices =
+      place.netns === undefined
+        ? [...this.#namespaces.values()].flatMap((namespace) => namespace.peers)
+        : this.#namespaceAt(operation, place.netns).interfaces;
+    const device = devices.find(({ ifindex }) => ifindex === place.ifindex);
+    if (!device) throw new KernelError(operation, "ENODEV", "No such device");
+    return device;
+  }
+  #filter(operation: string, place: FilterPlace, wanted: Partial<Filter>): FakeFilter {
+    const found = this.#qdiscs
+      .get(this.#device(operation, place))
+      ?.find(
+        ({ direction, priority, handle, program }) =>
+          direction === place.direction &&
+          priority === wanted.priority &&
+          handle === wanted.handle &&
+          program.id === (wanted.programId ?? program.id),
+      );
+    if (!found) throw new KernelError(operation, "ENOENT", "No such file or directory");
+    return found;
+  }
     };
     held.forEach(visit);
     for (const kept of this.#kept) if (!reached.has(kept)) this.#kept.delete(kept);
@@ -720,5 +790,6 @@ function parentOf(path: string): string {
 function key32(number: number): Buffer {
   const key = Buffer.alloc(4);
   key.writeUInt32LE(number);
+    for (const filters of this.#qdiscs.values()) for (const { program } of filters) visit(program);
   return key;
 }

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { fstatSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { loadAddon } from "./addon.ts";
-import { KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
+import { type FilterPlace, KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
 
 /** What the addon offers: the port's own operations, less what is done here. */
 type Addon = Omit<
@@ -43,6 +43,10 @@ const hints: Record<string, Record<string, string>> = {
     ENODEV: "the interface is gone",
     ERANGE: "the kernel takes 64 programs on one hook",
   },
+  attachFilter: {
+    ENOENT: "it takes the clsact qdisc and the BPF classifier (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)",
+    ENODEV: "the interface is gone",
+  },
   pin: {
     EPERM: "pins need a bpffs: mount -t bpf bpf /sys/fs/bpf",
     EINVAL: "pins need a bpffs: mount -t bpf bpf /sys/fs/bpf",
@@ -50,6 +54,9 @@ const hints: Record<string, Record<string, string>> = {
   updateLink: { ENOLINK: "the link's device is gone" },
   detachLink: { ENOLINK: "the link's device is gone" },
 };
+
+const placeText = ({ ifindex, netns, direction }: FilterPlace): string =>
+  `interface ${ifindex} of ${netns ?? "the host"}, ${direction}`;
 
 /** What was not done, for the message of a failure. An addon's own message about an object needs no such words. */
 const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name]>) => string } = {
@@ -71,12 +78,16 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   freezeMap: () => "the map was not frozen",
   programInfo: () => "the program's description was not read",
   testRun: (request) => `a packet of ${request.packet.length} bytes was not run`,
-  attachTcx: ({ ifindex, netns, direction }) =>
-    `interface ${ifindex} of ${netns ?? "the host"}, ${direction}: no program was attached`,
+  attachTcx: (request) => `${placeText(request)}: no program was attached`,
   linkInfo: () => "the link's description was not read",
   updateLink: () => "the link kept its program",
   detachLink: () => "the link was not detached",
   findInterface: (netns, ifname) => `interface "${ifname}" of ${netns} was not found`,
+  attachFilter: (place) => `${placeText(place)}: no filter was added`,
+  replaceFilter: (place) => `${placeText(place)}: the filter kept its program`,
+  queryFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not read`,
+  detachFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not removed`,
+  removeQdisc: (place) => `${placeText(place)}: the clsact qdisc was not removed`,
   findPeer: (netns, ifname) => `the other end of interface "${ifname}" of ${netns} was not found`,
   namespaceIdentity: (netns) => `namespace ${netns} was not read`,
   pin: (_, path) => `${path} was not pinned`,

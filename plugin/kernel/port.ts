@@ -306,6 +306,21 @@ export interface AttachRequest {
 
 export interface KernelPort {
   /** Reads an object: ELF and BTF only. Throws EREFUSED with the reason for what can never be loaded (not ELF, legacy maps, ...). */
+/** One direction of one device, where filters hang on the clsact qdisc. */
+export interface FilterPlace {
+  /** Undefined: the plugin's own network namespace. */
+  netns: string | undefined;
+  ifindex: number;
+  direction: Direction;
+}
+
+/** A direct-action cls_bpf filter: where it hangs, and the program it should run. */
+export interface Filter {
+  priority: number;
+  handle: number;
+  programId: number;
+}
+
   inspectObject(object: Buffer): ObjectInfo;
   /** Loads one stage of a chain: prologue, parameters, the user's unchanged instructions. */
   loadStage(request: StageRequest): Stage;
@@ -356,6 +371,18 @@ export interface KernelPort {
   findInterface(netns: string, ifname: string): InterfaceInfo;
   /**
    * The other end of the interface's pair, where it is in the plugin's own network namespace and each end names the other.
+  /**
+   * Filters on the clsact qdisc, for kernels before TCX. `attachFilter` makes the qdisc where there is none (`madeQdisc`) and
+   * takes a priority that nobody has, before the others where there is room; EBUSY where none is left. The others find the
+   * filter as given: ENOENT where it is not there or runs another program than `programId`. `replaceFilter` switches in one step.
+   * `removeQdisc` does so if no filter is left, and says whether it is gone.
+   */
+  attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean };
+  replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void;
+  queryFilter(place: FilterPlace, filter: Pick<Filter, "priority" | "handle">): Filter;
+  detachFilter(place: FilterPlace, filter: Filter): void;
+  removeQdisc(place: FilterPlace): boolean;
+
    * EREFUSED with the reason where there is no such; ENODEV and ENOENT as `findInterface`.
    */
   findPeer(netns: string, ifname: string): PeerInfo;

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "clsact.h"
+
+#include <bpf/libbpf.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "netns.h"
+#include "open.h"
+
+namespace remora {
+namespace {
+
+// Where nothing hangs on the hook yet: room before it and behind it.
+constexpr uint32_t kFirstPriority = 512;
+constexpr uint32_t kLastPriority = 0xffff;
+// One priority is ours alone, so one filter of it is enough.
+constexpr uint32_t kHandle = 1;
+constexpr int kTries = 16;
+
+bpf_tc_hook hookOf(const FilterPlace &place) {
+  LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(place.ifindex),
+              .attach_point = place.ingress ? BPF_TC_INGRESS : BPF_TC_EGRESS);
+  return hook;
+}
+
+struct Listed {
+  uint32_t priority, handle;
+};
+
+// Asks the kernel for a list and gives each message of it to `each`. 0, or the errno it answers.
+int dump(uint16_t type, const FilterPlace &place, uint32_t parent, const std::function<void(const nlmsghdr &)> &each) {
+  UniqueFd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  if (!netlink) return errno;
+  struct {
+    nlmsghdr header;
+    tcmsg subject;
+  } request{};
+  request.header.nlmsg_len = sizeof(request);
+  request.header.nlmsg_type = type;
+  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  request.subject.tcm_family = AF_UNSPEC;
+  request.subject.tcm_ifindex = static_cast<int>(place.ifindex);
+  request.subject.tcm_parent = parent;
+  if (send(netlink.get(), &request, sizeof(request), 0) < 0) return errno;
+
+  alignas(nlmsghdr) char buffer[1 << 16];
+  for (;;) {
+    auto size = recv(netlink.get(), buffer, sizeof(buffer), 0);
+    if (size < 0) return errno;
+    for (auto at = reinterpret_cast<nlmsghdr *>(buffer); NLMSG_OK(at, size); at = NLMSG_NEXT(at, size)) {
+      if (at->nlmsg_type == NLMSG_DONE) return 0;
+      if (at->nlmsg_type == NLMSG_ERROR) return -static_cast<nlmsgerr *>(NLMSG_DATA(at))->error;
+      each(*at);
+    }
+  }
+}
+
+// The filters of the hook. Empty where there is no qdisc. The kernel lists a priority also without its filters (handle 0).
+Result<std::vector<Listed>> listFilters(const FilterPlace &place) {
+  std::vector<Listed> filters;
+  uint32_t parent = TC_H_MAKE(TC_H_CLSACT, place.ingress ? TC_H_MIN_INGRESS : TC_H_MIN_EGRESS);
+  int error = dump(RTM_GETTFILTER, place, parent, [&](auto &message) {
+    auto filter = static_cast<const tcmsg *>(NLMSG_DATA(&message));
+    filters.push_back({filter->tcm_info >> 16, filter->tcm_handle});
+  });
+  // EINVAL and ENOENT: no such qdisc.
+  if (error && error != EINVAL && error != ENOENT) return failed(error);
+  return filters;
+}
+
+// Whether the device has an `ingress` qdisc in clsact's place. That one takes filters for egress too, and runs them on ingress.
+Result<bool> hasIngressQdisc(const FilterPlace &place) {
+  bool found = false;
+  int error = dump(RTM_GETQDISC, place, 0, [&](auto &message) {
+    auto qdisc = static_cast<const tcmsg *>(NLMSG_DATA(&message));
+    if (static_cast<uint32_t>(qdisc->tcm_ifindex) != place.ifindex || qdisc->tcm_parent != TC_H_CLSACT) return;
+    int left = static_cast<int>(NLMSG_PAYLOAD(&message, sizeof(tcmsg)));
+    for (auto at = TCA_RTA(qdisc); RTA_OK(at, left); at = RTA_NEXT(at, left))
+      if (at->rta_type == TCA_KIND && std::string(static_cast<const char *>(RTA_DATA(at))) == "ingress") found = true;
+  });
+  if (error) return failed(error);
+  return found;
+}
+
+// A priority that nobody has, before all others if there is room. 0: none is left.
+uint32_t freePriority(const std::vector<Listed> &filters) {
+  uint32_t lowest = kFirstPriority + 1;
+  for (auto &filter : filters) lowest = std::min(lowest, filter.priority);
+  if (lowest > 1) return lowest - 1;
+  for (uint32_t priority = 2; priority <= kLastPriority; priority++)
+    if (std::none_of(filters.begin(), filters.end(), [&](auto &filter) { return filter.priority == priority; }))
+      return priority;
+  return 0;
+}
+
+Result<FilterFacts> query(const FilterPlace &place, uint32_t priority, uint32_t handle) {
+  auto hook = hookOf(place);
+  LIBBPF_OPTS(bpf_tc_opts, options, .handle = handle, .priority = priority);
+  int error = bpf_tc_query(&hook, &options);
+  // EINVAL: there is no such qdisc either.
+  if (error == -EINVAL) return failed(ENOENT);
+  if (error) return failed(-error);
+  return FilterFacts{options.priority, options.handle, options.prog_id, false};
+}
+
+int detach(const FilterPlace &place, uint32_t priority, uint32_t handle) {
+  auto hook = hookOf(place);
+  LIBBPF_OPTS(bpf_tc_opts, options, .handle = handle, .priority = priority);
+  return bpf_tc_detach(&hook, &options);
+}
+
+Result<FilterFacts> attach(const FilterPlace &place, int program) {
+  auto hook = hookOf(place);
+  int error = bpf_tc_hook_create(&hook);
+  if (error && error != -EEXIST) return failedDoing("making the clsact qdisc", -error);
+  bool madeQdisc = !error;
+  if (!madeQdisc && !place.ingress) {
+    auto wrong = hasIngressQdisc(place);
+    if (!wrong) return wrong.failure();
+    if (*wrong) return failed(EOPNOTSUPP, "the device has an ingress qdisc in clsact's place, which has no egress side");
+  }
+  for (int attempt = 0; attempt < kTries; attempt++) {
+    auto before = listFilters(place);
+    if (!before) return before.failure();
+    uint32_t priority = freePriority(*before);
+    if (!priority) break;
+    LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .handle = kHandle, .priority = priority);
+    error = bpf_tc_attach(&hook, &options);
+    if (error == -EEXIST) continue;
+    if (error) return failedDoing("adding the filter", -error);
+    // Somebody may have taken the same priority meanwhile, and would remove ours with it.
+    auto after = listFilters(place);
+    if (!after) return after.failure();
+    if (std::none_of(after->begin(), after->end(), [&](auto &filter) {
+          return filter.priority == priority && filter.handle != 0 && filter.handle != kHandle;
+        }))
+      return FilterFacts{priority, kHandle, options.prog_id, madeQdisc};
+    detach(place, priority, kHandle);
+  }
+  return failed(EBUSY, "no priority of the hook is free");
+}
+
+// Runs `work` where the device is.
+template <typename T>
+Result<T> there(const FilterPlace &place, const std::function<Result<T>()> &work) {
+  captureLog();  // libbpf tells what the kernel says against a request, also where it is the answer to a question
+  if (place.netns.empty()) return work();
+  auto space = openNamespace(place.netns);
+  if (!space) return space.failure();
+  Result<T> result = failed(EIO);
+  int error = inNamespace(space->get(), [&] { result = work(); });
+  if (error) return failedDoing("entering " + place.netns, error);
+  return result;
+}
+
+// Makes sure the filter runs the program it should, then does `change`.
+int withFilter(const FilterPlace &place, const FilterFacts &filter, const std::function<int()> &change) {
+  auto done = there<int>(place, [&]() -> Result<int> {
+    auto found = query(place, filter.priority, filter.handle);
+    if (!found) return found.failure();
+    if (found->programId != filter.programId) return failed(ENOENT);
+    return change();
+  });
+  return done ? *done : -done.failure().error;
+}
+
+}  // namespace
+
+Result<FilterFacts> attachFilter(const FilterPlace &place, int program) {
+  return there<FilterFacts>(place, [&] { return attach(place, program); });
+}
+
+int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int program) {
+  return withFilter(place, filter, [&] {
+    auto hook = hookOf(place);
+    LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .flags = BPF_TC_F_REPLACE, .handle = filter.handle,
+                .priority = filter.priority);
+    return bpf_tc_attach(&hook, &options);
+  });
+}
+
+Result<FilterFacts> queryFilter(const FilterPlace &place, uint32_t priority, uint32_t handle) {
+  return there<FilterFacts>(place, [&] { return query(place, priority, handle); });
+}
+
+int detachFilter(const FilterPlace &place, const FilterFacts &filter) {
+  return withFilter(place, filter, [&] { return detach(place, filter.priority, filter.handle); });
+}
+
+Result<bool> removeQdisc(const FilterPlace &place) {
+  return there<bool>(place, [&]() -> Result<bool> {
+    for (bool ingress : {true, false}) {
+      auto filters = listFilters({place.netns, place.ifindex, ingress});
+      if (!filters) return filters.failure();
+      if (!filters->empty()) return false;
+    }
+    auto hook = hookOf(place);
+    hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
+    int error = bpf_tc_hook_destroy(&hook);
+    if (error && error != -ENOENT && error != -EINVAL) return failed(-error);
+    return true;
+  });
+}
+
+}  // namespace remora

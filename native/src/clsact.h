@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Programs on the clsact qdisc, for kernels before TCX (Linux 6.6): a direct-action cls_bpf filter under a priority of
+// its own. Other people's filters and the qdisc they need stay as they are.
+//
+// Unlike a TCX link, such a filter belongs to the device: whoever has CAP_NET_ADMIN in its namespace can remove it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "fd.h"
+#include "result.h"
+
+namespace remora {
+
+// One direction of one device. An empty `netns` is the plugin's own.
+struct FilterPlace {
+  std::string netns;
+  uint32_t ifindex;
+  bool ingress;
+};
+
+struct FilterFacts {
+  uint32_t priority, handle;
+  uint32_t programId;
+  bool madeQdisc;  // attachFilter alone: the device had none
+};
+
+// Before all filters that are there, where there is room, else under the first free priority. Makes the clsact qdisc where the
+// device has none. EBUSY where somebody has taken all priorities or takes each that is tried.
+Result<FilterFacts> attachFilter(const FilterPlace &place, int program);
+
+// Puts the program in the place of `expected`, in one step: no packet meets neither or both. ENOENT where the filter is not
+// there or runs another program.
+int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int program);
+
+// The program under this priority and handle. ENOENT where there is none.
+Result<FilterFacts> queryFilter(const FilterPlace &place, uint32_t priority, uint32_t handle);
+
+// Removes the filter if it runs `filter.programId`. ENOENT where there is none, or another's.
+int detachFilter(const FilterPlace &place, const FilterFacts &filter);
+
+// Removes the clsact qdisc if no filter is left on it, in either direction: true where it is gone.
+Result<bool> removeQdisc(const FilterPlace &place);
+
+}  // namespace remora
