@@ -213,6 +213,29 @@ test("a bpffs is told from other file systems, by the nearest parent that exists
   assert.is(kernel.isBpffs(join(world.dir, "not/yet/there")), false);
 });
 
+test("an interface's addresses of both families, labelled ones too, and no other's", () => {
+  using world = scratch();
+  const { netns } = pod(world);
+  for (const words of [
+    ["10.9.0.3/32", "label", "eth0:x"],
+    ["10.9.0.4", "peer", "10.9.0.1"],
+    ["fd09::2/64", "nodad"],
+  ])
+    netns.exec("ip", "address", "add", words[0] ?? "", "dev", "eth0", ...words.slice(1));
+  netns.exec("ip", "link", "add", "eth01", "type", "veth", "peer", "eth02");
+  netns.exec("ip", "address", "add", "10.8.0.1/24", "dev", "eth01");
+  const own = (ifname: string) =>
+    kernel
+      .interfaceAddresses(netns.path, ifname)
+      .filter((address) => !address.startsWith("fe80:"))
+      .sort();
+  assert.equal(own("eth0"), ["10.9.0.2", "10.9.0.3", "10.9.0.4", "fd09::2"]);
+  assert.equal(own("eth01"), ["10.8.0.1"]);
+  assert.equal(own("eth02"), []);
+  assert.is(failure(() => own("eth03")).code, "ENODEV");
+  assert.is(failure(() => kernel.interfaceAddresses(`${netns.path}-not`, "eth0")).code, "ENOENT");
+});
+
 test("an interface is found inside its namespace, and the process stays in its own", () => {
   using world = scratch();
   const { netns, host, ifindex } = pod(world);

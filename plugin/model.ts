@@ -76,6 +76,14 @@ export interface Missing {
 
 /** Names one attachment: CNI identifies it by network, container and interface. */
 export interface AttachmentId {
+/** What the pod's interface was given by those who made it: whose traffic is the pod's own. */
+export interface Assigned {
+  /** Addresses of both families, without prefix lengths. */
+  addresses: string[];
+  /** Lower case; empty where the device has no Ethernet header. */
+  mac: string;
+}
+
   network: string;
   containerId: string;
   ifname: string;

@@ -446,6 +446,14 @@ Value FindPeer(const CallbackInfo &info) {
   auto found = take(env, findPeer(asText(info[0]), asText(info[1])));
   auto object = Object::New(env);
   object.Set("ifindex", Number::New(env, found.ifindex));
+Value InterfaceAddresses(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto found = take(env, interfaceAddresses(asText(info[0]), asText(info[1])));
+  auto list = Array::New(env, found.size());
+  for (uint32_t at = 0; at < found.size(); at++) list.Set(at, found[at]);
+  return list;
+}
+
   object.Set("ifname", found.name);
   object.Set("kind", found.kind);
   return object;
@@ -516,6 +524,7 @@ Object Init(Env, Object exports) {
 
 }  // namespace
 
+  offer<InterfaceAddresses>(exports, "interfaceAddresses");
 NODE_API_MODULE(remora, Init)
   offer<AttachFilter>(exports, "attachFilter");
   offer<ReplaceFilter>(exports, "replaceFilter");

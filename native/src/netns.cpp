@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "netns.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <linux/nsfs.h>
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -55,6 +57,26 @@ Result<InterfaceFacts> lookUp(const struct stat &file, const std::string &name) 
   return facts;
 }
 
+Result<std::vector<std::string>> listAddresses(const std::string &name) {
+  if (name.empty() || name.size() >= IFNAMSIZ || !if_nametoindex(name.c_str())) return failed(ENODEV);
+  ifaddrs *all = nullptr;
+  if (getifaddrs(&all)) return failedErrno();
+  std::vector<std::string> found;
+  for (auto at = all; at; at = at->ifa_next) {
+    // An IPv4 address may have a label of its own, which begins with the device's name: eth0:1.
+    std::string device = at->ifa_name ? at->ifa_name : "";
+    if (!at->ifa_addr || (device != name && device.compare(0, name.size() + 1, name + ":"))) continue;
+    int family = at->ifa_addr->sa_family;
+    const void *address = family == AF_INET ? static_cast<const void *>(&reinterpret_cast<sockaddr_in *>(at->ifa_addr)->sin_addr)
+                          : family == AF_INET6 ? static_cast<const void *>(&reinterpret_cast<sockaddr_in6 *>(at->ifa_addr)->sin6_addr)
+                                               : nullptr;
+    char text[INET6_ADDRSTRLEN];
+    if (address && inet_ntop(family, address, text, sizeof(text))) found.emplace_back(text);
+  }
+  freeifaddrs(all);
+  return found;
+}
+
 }  // namespace
 
 Result<UniqueFd> openNamespace(const std::string &path) {
@@ -103,6 +125,15 @@ Result<InterfaceFacts> findInterface(const std::string &path, const std::string 
   if (fstat(fd->get(), &file)) return failedDoing("opening " + path);
   Result<InterfaceFacts> found = failed(ENODEV);
   int error = inNamespace(fd->get(), [&] { found = lookUp(file, name); });
+  if (error) return failedDoing("entering " + path, error);
+  return found;
+}
+
+Result<std::vector<std::string>> interfaceAddresses(const std::string &path, const std::string &name) {
+  auto fd = openNamespace(path);
+  if (!fd) return fd.failure();
+  Result<std::vector<std::string>> found = failed(ENODEV);
+  int error = inNamespace(fd->get(), [&] { found = listAddresses(name); });
   if (error) return failedDoing("entering " + path, error);
   return found;
 }

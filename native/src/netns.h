@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "fd.h"
 #include "result.h"
@@ -29,5 +30,8 @@ struct InterfaceFacts {
   NamespaceId where;
 };
 Result<InterfaceFacts> findInterface(const std::string &path, const std::string &name);
+
+// The interface's addresses of both families, without their lengths. ENODEV where there is no such interface.
+Result<std::vector<std::string>> interfaceAddresses(const std::string &path, const std::string &name);
 
 }  // namespace remora

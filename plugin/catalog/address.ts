@@ -115,6 +115,16 @@ export const address: Codec = {
   decode: formatAddress,
 };
 
+export const mac: Codec = {
+  expects: "a MAC address such as 02:00:00:00:00:01",
+  size: 6,
+  encode(text) {
+    if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) throw new BadValue(`${quote(text)} is not ${this.expects}`);
+    return Buffer.from(text.replaceAll(":", ""), "hex");
+  },
+  decode: (bytes) => (bytes.some((byte) => byte !== 0) ? (bytes.toString("hex").match(/../g)?.join(":") ?? "") : ""),
+};
+
 const familyAt = 17;
 const lengthAt = 16;
 

@@ -2,7 +2,7 @@
 /** Which codec a parameter has: from its C type (BTF) and its tags. */
 
 import type { BtfType } from "../kernel/port.ts";
-import { address, ipv4, ipv6, prefix } from "./address.ts";
+import { address, ipv4, ipv6, mac, prefix } from "./address.ts";
 import * as notation from "./notation.ts";
 import { rule } from "./rule.ts";
 import { BadTag, type ParameterTags } from "./tags.ts";
@@ -71,6 +71,7 @@ const byteUnits = new Map<string, Unit<Codec>>(
     },
     ipv6: { as: ipv6, type: "16 bytes", fits: isSixteenBytes },
     address: { as: address, type: "16 bytes", fits: isSixteenBytes },
+    mac: { as: mac, type: "__u8[6]", fits: (type) => isBytes(type, 6) },
     prefix: { as: prefix, type: "struct remora_prefix", fits: (type) => isStruct(type, "remora_prefix", prefix.size) },
     rule: { as: rule, type: "struct remora_rule", fits: (type) => isStruct(type, "remora_rule", rule.size) },
   }),

@@ -8,7 +8,7 @@ import { code, RemoraError } from "../errors.ts";
 import type { ObjectInfo, ObjectParameter } from "../kernel/port.ts";
 import type { ParameterText } from "../model.ts";
 import { codecFor, type ParameterCodec, typeText } from "./codec.ts";
-import { BadTag, parameterTags } from "./tags.ts";
+import { BadTag, type ParameterTags, parameterTags, type Source } from "./tags.ts";
 import { BadValue, integerBytes, integerOf } from "./value.ts";
 import { didYouMean, listed, quote } from "./words.ts";
 
@@ -24,6 +24,8 @@ export interface ParameterDescription {
   max: string | null;
   /** The names that are accepted, where there is a fixed set. */
   choices: string[];
+  /** What of the pod's interface it is filled from where nobody sets it; a pod's annotation must not. */
+  from: Source | null;
   /** The value in the object. */
   default: ParameterText;
   help: string;
@@ -61,6 +63,7 @@ export function readParameters(path: string, info: Pick<ObjectInfo, "parameters"
   for (const { global, tags } of tagged) {
     if (counters.has(global.name)) continue;
     const codec = inObject(path, global, () => codecFor(global.type, tags));
+    inObject(path, global, () => requireFit(tags, codec));
     const counter = tags.count === undefined ? undefined : globals.get(tags.count);
     parameters.set(global.name, {
       name: global.name,
@@ -69,6 +72,7 @@ export function readParameters(path: string, info: Pick<ObjectInfo, "parameters"
       min: codec?.min ?? null,
       max: codec?.max ?? null,
       choices: codec?.choices ?? [],
+      from: tags.from ?? null,
       default: codec === undefined ? "" : render(codec, global.initial, counter),
       help: tags.help ?? "",
       expects: expectation(codec),
@@ -94,6 +98,16 @@ function inObject<T>(path: string, global: ObjectParameter, act: () => T): T {
     if (!(error instanceof BadTag)) throw error;
     throw new RemoraError(code.badObject, `${path}: parameter ${global.name}: ${error.message}`);
   }
+}
+
+/** Whether what it is filled from is a value of its kind. */
+function requireFit({ from, unit }: ParameterTags, codec: ParameterCodec | undefined): void {
+  if (from === undefined) return;
+  const list = codec?.length !== undefined;
+  const units = from === "mac" ? ["mac"] : from === "addresses" ? ["address", "prefix"] : ["address", from];
+  if (codec && units.includes(unit ?? "") && list === (from === "addresses")) return;
+  const shape = from === "addresses" ? "a list" : "one value";
+  throw new BadTag(`its from ${from} is for ${shape} of unit ${units.join(" or ")}`);
 }
 
 function requireCounter(list: ObjectParameter, counter: ObjectParameter | undefined, taken: ReadonlySet<string>): void {

@@ -11,11 +11,17 @@ export interface ParameterTags {
   help?: string;
   /** The global that receives the number of elements of a list. */
   count?: string;
+  /** What of the pod's interface it is filled from. */
+  from?: Source;
   choices: { name: string; value: string }[];
 }
 
+/** What an attachment knows of its interface: the addresses and the MAC it was given, and the first address of a family. */
+export const sources = ["addresses", "ipv4", "ipv6", "mac"] as const;
+export type Source = (typeof sources)[number];
+
 const own = "remora:";
-const parameterKeys = ["unit", "min", "max", "count", "help"] as const;
+const parameterKeys = ["unit", "min", "max", "count", "help", "from"] as const;
 const scopes = ["pod", "node"] as const;
 
 /** A tag that cannot be understood; the message is a clause that quotes it. */
@@ -48,9 +54,16 @@ export function parameterTags(tags: readonly string[]): ParameterTags {
     if (known === undefined)
       throw new BadTag(`its tag "${tag}" has an unknown key (known: ${parameterKeys.join(", ")}, choice)`);
     if (read[known] !== undefined) throw new BadTag(`its tag "${tag}" comes after another ${key}`);
-    read[known] = value;
+    if (known !== "from") read[known] = value;
+    else read.from = sourceOf(tag, value);
   }
   return read;
+}
+
+function sourceOf(tag: string, value: string): Source {
+  const source = sources.find((candidate) => candidate === value);
+  if (source === undefined) throw new BadTag(`its tag "${tag}" names no source (known: ${sources.join(", ")})`);
+  return source;
 }
 
 /** A map's scope, where its tags name one. Throws BadTag. */

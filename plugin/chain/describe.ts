@@ -29,6 +29,7 @@ export function recordOf(plan: ChainPlan, generation: Generation, succession?: S
     namespace: recordedNamespace(plan.interface.namespace),
     ifindex: plan.interface.ifindex,
     ...(plan.host && { host: plan.host }),
+    ...(plan.assigned && { assigned: plan.assigned }),
     hook: plan.hook,
     generation: plan.generation,
     failurePolicy: plan.failurePolicy,

@@ -6,7 +6,7 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { InterfaceInfo, ObjectProgram } from "../kernel/port.ts";
-import type { AttachmentId, FailurePolicy, Missing, NodeConfig, PodIdentity, Selected } from "../model.ts";
+import type { Assigned, AttachmentId, FailurePolicy, Missing, NodeConfig, PodIdentity, Selected } from "../model.ts";
 import { type ChainPlace, chainPlaces, directionAt, type HostEnd, needsHostEnd, noHostEnd, placeOf } from "./places.ts";
 
 /** Positions of one chain. */
@@ -21,6 +21,8 @@ export interface PlanInput {
   interface: InterfaceInfo;
   /** Where a program stands at the host's end: see `findHostEnd`. */
   host?: HostEnd | undefined;
+  /** For the record: the next change asks for it. */
+  assigned?: Assigned | undefined;
   pod: PodIdentity | null;
   config: Pick<NodeConfig, "bpffs" | "failurePolicy" | "hook" | "programDirs">;
   /** In the order of the chain. */
@@ -52,6 +54,7 @@ export interface ChainPlan {
   interface: InterfaceInfo;
   /** Only where a chain stands there. */
   host: HostEnd | undefined;
+  assigned: Assigned | undefined;
   pod: PodIdentity | null;
   hook: "tcx";
   generation: number;
@@ -87,6 +90,7 @@ export function plan(input: PlanInput): ChainPlan {
     netns: input.netns,
     interface: input.interface,
     host: stages.host.length > 0 ? input.host : undefined,
+    assigned: input.assigned,
     pod: input.pod,
     hook: "tcx",
     generation: input.generation ?? 1,

@@ -9,7 +9,7 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { Direction, KernelPort, NamespaceIdentity } from "../kernel/port.ts";
-import type { AttachmentId, FailurePolicy, Missing, ParameterText, Place, PodIdentity } from "../model.ts";
+import type { Assigned, AttachmentId, FailurePolicy, Missing, ParameterText, Place, PodIdentity } from "../model.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt, type HostEnd } from "./places.ts";
 import { Handles, type Undo } from "./undo.ts";
@@ -27,6 +27,8 @@ export interface AttachmentRecord {
   namespace: { dev: string; ino: string; cookie: string };
   ifindex: number;
   /** Where a chain stands at the host's end. */
+  /** What the interface was given, as its ADD found it: the pod may have changed it since. Older records lack it. */
+  assigned?: Assigned;
   host?: HostEnd;
   hook: "tcx";
   generation: number;

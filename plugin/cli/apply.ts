@@ -9,6 +9,7 @@ import { selectionsOf } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig } from "../model.ts";
+import { assignedNow } from "../select/assigned.ts";
 import { choose, givenDirs, programHelp, programOptions, readWishes } from "./chosen.ts";
 import { type Command, UsageError } from "./command.ts";
 import { type Recorded, recordsOf } from "./records.ts";
@@ -53,12 +54,15 @@ C = {"direction","at","program","change":"added"|"removed"|"moved"|"changed","fr
         const dirs = givenDirs(args);
         const programDirs = dirs.length > 0 ? dirs : record.programDirs;
         const chain = args.flag("without-node-chain") ? [] : nodeChainOf(record);
-        const selected = await choose(kernel, programDirs, wishes, { chain, pod: record.pod });
+        const { netns, id } = record;
+        const assigned = record.assigned ?? assignedNow(kernel, { netns, ifname: id.ifname }, device);
+        const selected = await choose(kernel, programDirs, wishes, { chain, pod: record.pod, assigned });
         return plan({
           id: record.id,
           netns: record.netns,
           interface: device,
           host: findHostEnd(kernel, { netns: record.netns, ifname: record.id.ifname, selected }),
+          assigned,
           pod: record.pod,
           config: { bpffs, failurePolicy: record.failurePolicy, hook: record.hook, programDirs },
           selected,

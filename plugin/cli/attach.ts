@@ -12,6 +12,7 @@ import { readRecord } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
+import { assignedNow } from "../select/assigned.ts";
 import { choose, givenDirs, programHelp, programOptions, readWishes } from "./chosen.ts";
 import { type Command, UsageError } from "./command.ts";
 import { standardDirs } from "./directories.ts";
@@ -55,12 +56,14 @@ that came with this executable.
     if (!/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(containerId))
       throw new UsageError(`--container ${containerId}: letters, digits, "_", "." and "-" make a container id`);
     const id = { network: manualNetwork, containerId, ifname };
-    const selected = await choose(kernel, programDirs, wishes);
+    const assigned = assignedNow(kernel, { netns: path, ifname }, device);
+    const selected = await choose(kernel, programDirs, wishes, { assigned });
     const chain = plan({
       id,
       netns: path,
       interface: device,
       host: findHostEnd(kernel, { netns: path, ifname, selected }),
+      assigned,
       pod: null,
       config: { bpffs, failurePolicy: "closed", hook: "auto", programDirs },
       selected,

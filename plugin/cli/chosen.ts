@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { openCatalog } from "../catalog/catalog.ts";
 import { RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
-import type { FailurePolicy, NodeConfig, PodIdentity, Selected } from "../model.ts";
+import type { Assigned, FailurePolicy, NodeConfig, PodIdentity, Selected } from "../model.ts";
 import { programsKey } from "../select/annotations.ts";
 import { select } from "../select/select.ts";
 import { type Arguments, type Options, UsageError } from "./command.ts";
@@ -47,13 +47,14 @@ export function givenDirs(args: Arguments): string[] {
  * to namespaces that its own manifest leaves out, and nothing may be missing.
  *
  * @param chain the node's entries that stay.
+ * @param assigned what the interface was given.
  * @throws RemoraError as an ADD does, in the words of the command line.
  */
 export async function choose(
   kernel: KernelPort,
   programDirs: string[],
   annotations: Record<string, string>,
-  { chain = [], pod = null }: { chain?: NodeConfig["chain"]; pod?: PodIdentity | null } = {},
+  { chain = [], pod = null, assigned }: { chain?: NodeConfig["chain"]; pod?: PodIdentity | null; assigned: Assigned },
 ): Promise<Selected[]> {
   const catalog = await openCatalog(programDirs, kernel);
   const failurePolicy: FailurePolicy = "closed";
@@ -61,8 +62,9 @@ export async function choose(
   const strict = { get: (name: string) => ({ ...catalog.get(name), failurePolicy }) };
   const config = { chain, allow: { "*": ["*"] }, failurePolicy };
   try {
-    select({ config, annotations, pod, catalog: strict });
-    return select({ config, annotations, pod, catalog }).selected;
+    const input = { config, annotations, pod, assigned: () => assigned, trusted: true };
+    select({ ...input, catalog: strict });
+    return select({ ...input, catalog }).selected;
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     const message = error.message

@@ -137,6 +137,7 @@ test("the page, and the JSON shape", async () => {
     "min",
     "max",
     "choices",
+    "from",
     "default",
     "expects",
     "help",

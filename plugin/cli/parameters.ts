@@ -8,7 +8,7 @@ import { type Column, type Row, table } from "./table.ts";
 import type { Page } from "./terminal.ts";
 
 /** The shape of a parameter in `--json`, for the help texts. */
-export const parameterShape = `{"name","type","unit"|null,"min"|null,"max"|null,"choices":[NAME],"default","expects","help"}`;
+export const parameterShape = `{"name","type","unit"|null,"min"|null,"max"|null,"choices":[NAME],"from"|null,"default","expects","help"}`;
 
 /**
  * The parameters of an object, as `--json` prints them.
@@ -22,13 +22,14 @@ export function describeParameters(
   overrides: Record<string, ParameterText> = {},
 ): ParameterDescription[] {
   return [...readParameters(path, info).values()].map(
-    ({ name, type, unit, min, max, choices, default: initial, expects, help }) => ({
+    ({ name, type, unit, min, max, choices, from, default: initial, expects, help }) => ({
       name,
       type,
       unit,
       min,
       max,
       choices,
+      from,
       default: overrides[name] ?? initial,
       expects,
       help,
@@ -48,10 +49,20 @@ export function parameterTable(page: Page, parameters: ParameterDescription[], i
   return table(page, columns, parameters.map(rowOf), indent);
 }
 
-function rowOf({ name, type, unit, min, max, default: initial, expects, help }: ParameterDescription): Row {
+/** What is said of a parameter that is filled from the pod's interface. */
+const filled: Record<NonNullable<ParameterDescription["from"]>, string> = {
+  addresses: "the addresses that the pod's interface was given",
+  ipv4: "the first IPv4 address that the pod's interface was given",
+  ipv6: "the first IPv6 address that the pod's interface was given",
+  mac: "the MAC of the pod's interface",
+};
+
+function rowOf({ name, type, unit, min, max, from, default: initial, expects, help }: ParameterDescription): Row {
   return {
     cells: [name, type, unit ?? "", initial === "" ? "-" : String(initial), boundsOf(min, max)],
-    below: [help, expects].filter((text) => text !== ""),
+    below: [help, expects, from === null ? "" : `unless the node sets it: ${filled[from]}`].filter(
+      (text) => text !== "",
+    ),
   };
 }
 

@@ -88,6 +88,7 @@ test("the JSON shape", async () => {
         min: null,
         max: null,
         choices: [],
+        from: null,
         default: 0,
         expects: "a whole number such as 10 or 0x1f",
         help: "",

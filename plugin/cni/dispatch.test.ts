@@ -108,7 +108,7 @@ const attachment = {
 };
 const prevResult = {
   interfaces: [{ name: "eth0", mac: "", sandbox: goodEnvironment.CNI_NETNS }],
-  ips: [{ address: "10.0.0.2/24", gateway: "" }],
+  ips: [{ address: "10.0.0.2/24", gateway: "", interface: 0 }],
 };
 
 test("ADD is told everything, and answers with prevResult", async () => {

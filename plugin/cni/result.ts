@@ -13,7 +13,8 @@ import { type CniVersion, isAtLeast, isSupported, supportedVersions } from "./ve
 /** What may be read of a prevResult. Some plugins name no sandbox, some no interfaces at all: then the kernel is asked. */
 export interface PrevResult {
   interfaces: { name: string; mac: string; sandbox: string }[];
-  ips: { address: string; gateway: string }[];
+  /** `interface`: the place in `interfaces`, where the plugin says which one. */
+  ips: { address: string; gateway: string; interface?: number }[];
 }
 
 /** Reads the copy. Throws code 7 where there is none, and where it is not what the specification says. */
@@ -80,14 +81,18 @@ function readResultVersion(value: unknown): CniVersion | undefined {
   );
 }
 
-function readAddress(item: unknown, path: string): { address: string; gateway: string } {
+function readAddress(item: unknown, path: string): PrevResult["ips"][number] {
   const entry = object(item, path);
   const address = text(entry.address, `${path}.address`);
   if (!/^[0-9a-fA-F.:]+\/\d{1,3}$/.test(address))
     throw wrong(`${path}.address`, "an address with its prefix length, such as 10.0.0.2/24", address);
   if (entry.interface !== undefined && entry.interface !== null && !Number.isInteger(entry.interface))
     throw wrong(`${path}.interface`, "a whole number, the place in prevResult.interfaces", entry.interface);
-  return { address, gateway: optionalText(entry.gateway, `${path}.gateway`) };
+  return {
+    address,
+    gateway: optionalText(entry.gateway, `${path}.gateway`),
+    ...(typeof entry.interface === "number" && { interface: entry.interface }),
+  };
 }
 
 function object(value: unknown, path: string): JsonObject {

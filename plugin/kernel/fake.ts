@@ -138,6 +138,8 @@ export class FakeKernel implements KernelPort {
   readonly types = new Map<string, MapTypes>();
   /** TCX is missing: a kernel before Linux 6.6. */
   withoutTcx = false;
+  /** What each interface has. */
+  addresses: string[] = [];
   /** Interfaces are of this kind, and no ends of a pair. */
   withoutPeers: string | undefined;
 
@@ -535,6 +537,12 @@ export class FakeKernel implements KernelPort {
     return true;
   }
 
+  }
+  interfaceAddresses(netns: string, ifname: string): string[] {
+    this.#step(`interfaceAddresses ${ifname}`);
+    const found = this.#namespaceAt("interfaceAddresses", netns).interfaces.find(({ name }) => name === ifname);
+    if (!found) throw new KernelError("interfaceAddresses", "ENODEV", `no interface ${ifname} in ${netns}`);
+    return [...this.addresses];
   }
   findPeer(netns: string, ifname: string): PeerInfo {
     this.#step(`findPeer ${ifname}`);

@@ -88,6 +88,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   queryFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not read`,
   detachFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not removed`,
   removeQdisc: (place) => `${placeText(place)}: the clsact qdisc was not removed`,
+  interfaceAddresses: (netns, ifname) => `the addresses of interface "${ifname}" of ${netns} were not read`,
   findPeer: (netns, ifname) => `the other end of interface "${ifname}" of ${netns} was not found`,
   namespaceIdentity: (netns) => `namespace ${netns} was not read`,
   pin: (_, path) => `${path} was not pinned`,

@@ -369,6 +369,8 @@ export interface Filter {
 
   /** The interface as seen inside the namespace. ENODEV where it is not there, ENOENT where the namespace is not. */
   findInterface(netns: string, ifname: string): InterfaceInfo;
+  /** The interface's addresses of both families, without prefix lengths, as the kernel has them now. Throws as `findInterface`. */
+  interfaceAddresses(netns: string, ifname: string): string[];
   /**
    * The other end of the interface's pair, where it is in the plugin's own network namespace and each end names the other.
   /**

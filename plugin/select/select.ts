@@ -4,7 +4,8 @@
  *
  * Parameters: the object's default, over it the manifest's, the entry's, the annotation's. Order: by priority, lower
  * first; among equals the node's before the pod's, then as listed. So a pod can put programs before, between and
- * behind those of the node, and neither remove nor exchange any of them.
+ * behind those of the node, and neither remove nor exchange any of them. A parameter that is filled from the pod's interface
+ * is the node's alone to set otherwise: it says who the pod is.
  */
 
 import type { Catalog } from "../catalog/catalog.ts";
@@ -13,7 +14,16 @@ import { BadValue } from "../catalog/value.ts";
 import { quote } from "../catalog/words.ts";
 import { code, type ErrorCode, RemoraError } from "../errors.ts";
 import { type Direction, directions } from "../kernel/port.ts";
-import type { CatalogProgram, Missing, NodeConfig, ParameterText, PodIdentity, Selected, Wish } from "../model.ts";
+import type {
+  Assigned,
+  CatalogProgram,
+  Missing,
+  NodeConfig,
+  ParameterText,
+  PodIdentity,
+  Selected,
+  Wish,
+} from "../model.ts";
 import { readAnnotations, withValue } from "./annotations.ts";
 import { deniedByManifest, deniedByNode } from "./policy.ts";
 
@@ -22,6 +32,10 @@ export interface SelectInput {
   annotations: Readonly<Record<string, string>> | undefined;
   pod: PodIdentity | null;
   catalog: Pick<Catalog, "get">;
+  /** What the pod's interface was given, asked for where a parameter is filled from it. Undefined: there is no interface, and such parameters keep their defaults. */
+  assigned?: (() => Assigned) | undefined;
+  /** The annotations are the words of the node's administrator, who may set every parameter. */
+  trusted?: boolean;
 }
 
 /**
@@ -29,10 +43,11 @@ export interface SelectInput {
  * parameter), throws RemoraError under the failure policy `closed`; under `open` it is left out and listed as missing.
  * A program's manifest may say the policy for it; what is refused before the program is found follows the node's.
  */
-export function select({ config, annotations, pod, catalog }: SelectInput): {
+export function select(input: SelectInput): {
   selected: Selected[];
   missing: Missing[];
 } {
+  const { config, annotations, pod, catalog } = input;
   const namespace = pod?.namespace ?? "";
   const selected: Selected[] = [];
   const missing: Missing[] = [];
@@ -44,7 +59,7 @@ export function select({ config, annotations, pod, catalog }: SelectInput): {
       const program = findProgram(catalog, asked);
       policy = program.failurePolicy ?? policy;
       if (!asked.nodeWide) requireAllowed(asked, deniedByManifest(program, namespace));
-      selected.push(check(asked, program));
+      selected.push(check(asked, program, input));
     } catch (error) {
       if (!(error instanceof RemoraError)) throw error;
       const named = "nodeWide" in asked && asked.nodeWide ? error : ofPod(error, pod);
@@ -91,13 +106,13 @@ function findProgram(catalog: Pick<Catalog, "get">, asked: Wish): CatalogProgram
 }
 
 /** Checks a wish against its program and turns it into what is to be planned. */
-function check(asked: Wish, program: CatalogProgram): Selected {
+function check(asked: Wish, program: CatalogProgram, input: SelectInput): Selected {
   return {
     program,
     priority: asked.priority ?? program.priority,
     directions: directionsOf(asked, program),
     at: asked.at ?? program.at,
-    ...parametersOf(asked, program),
+    ...parametersOf(asked, program, input),
     nodeWide: asked.nodeWide,
   };
 }
@@ -111,9 +126,16 @@ function directionsOf(asked: Wish, { name, entry }: CatalogProgram): Direction[]
   throw new RemoraError(wrong, `${asked.source}: ${reason}`);
 }
 
-function parametersOf(asked: Wish, program: CatalogProgram): Pick<Selected, "parameters" | "shown"> {
+function parametersOf(
+  asked: Wish,
+  program: CatalogProgram,
+  { assigned, trusted }: SelectInput,
+): Pick<Selected, "parameters" | "shown"> {
   const parameters = readParameters(program.path, program.info);
+  if (!asked.nodeWide && !trusted) refuseFilled(asked, program, parameters);
   const values = new Map([...Object.entries(program.params), ...Object.entries(asked.params)]);
+  if (assigned)
+    for (const [name, value] of filled(asked, program, parameters, values, assigned)) values.set(name, value);
   const bytes: Selected["parameters"] = [];
   const shown: [name: string, value: ParameterText][] = [];
   for (const [name, value] of values) {
@@ -124,13 +146,54 @@ function parametersOf(asked: Wish, program: CatalogProgram): Pick<Selected, "par
   return { parameters: bytes, shown: Object.fromEntries(shown) };
 }
 
+/** Who could set what tells the pod from others could be another. @throws RemoraError badParameter. */
+function refuseFilled(asked: Wish, program: CatalogProgram, parameters: Parameters): void {
+  for (const [name, value] of Object.entries(asked.params)) {
+    if (!parameters.get(name)?.from) continue;
+    const reason = "is filled from the pod's own interface, and is not for a pod to set";
+    throw new RemoraError(code.badParameter, `${sourceOf(asked, program, name)}: ${withValue(reason, String(value))}`);
+  }
+}
+
+/** The values of the parameters that nobody has set and that are filled from the interface. */
+function* filled(
+  asked: Wish,
+  program: CatalogProgram,
+  parameters: Parameters,
+  values: ReadonlyMap<string, ParameterText>,
+  assigned: () => Assigned,
+): Generator<[name: string, value: string]> {
+  for (const { name, from } of parameters.values()) {
+    if (from === null || values.has(name)) continue;
+    const { addresses, mac } = assigned();
+    const isSix = (address: string): boolean => address.includes(":");
+    const value = {
+      addresses: () => addresses.join(", "),
+      ipv4: () => addresses.find((address) => !isSix(address)),
+      ipv6: () => addresses.find(isSix),
+      mac: () => mac,
+    }[from]();
+    if (value) yield [name, value];
+    else if (from === "addresses")
+      throw new RemoraError(
+        code.badParameter,
+        `${asked.source}: program ${program.name}, parameter ${name}: it is filled from the addresses of the pod's interface, ` +
+          "and that was given none: set it in the node's configuration, or leave the program out",
+      );
+  }
+}
+
+function sourceOf(asked: Wish, program: CatalogProgram, name: string): string {
+  const own = Object.hasOwn(asked.paramSources, name) ? asked.paramSources[name] : undefined;
+  return own ?? `${asked.source}: program ${program.name}, parameter ${name}`;
+}
+
 function set(asked: Wish, program: CatalogProgram, parameters: Parameters, name: string, value: ParameterText) {
   try {
     return setParameter(parameters, name, value);
   } catch (error) {
     if (!(error instanceof BadValue)) throw error;
-    const own = Object.hasOwn(asked.paramSources, name) ? asked.paramSources[name] : undefined;
-    const where = own ?? `${asked.source}: program ${program.name}, parameter ${name}`;
+    const where = sourceOf(asked, program, name);
     throw new RemoraError(code.badParameter, `${where}: ${withValue(error.message, String(value))}`);
   }
 }

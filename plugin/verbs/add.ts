@@ -22,7 +22,8 @@ import { messageOf } from "../chain/undo.ts";
 import type { AddRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
-import type { AttachmentId, Missing, Selected } from "../model.ts";
+import type { Assigned, AttachmentId, Missing, Selected } from "../model.ts";
+import { assignedAtAdd } from "../select/assigned.ts";
 import { select } from "../select/select.ts";
 import type { Context } from "./context.ts";
 
@@ -42,7 +43,13 @@ export async function add(context: Context, request: AddRequest): Promise<void> 
 async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Promise<void> {
   const { config, netns, pod, annotations } = request;
   const catalog = await openCatalog(config.programDirs, kernel);
-  const { selected, missing } = select({ config, annotations, pod, catalog });
+  let found: { device: InterfaceInfo; assigned: Assigned } | undefined;
+  const findOnce = (): NonNullable<typeof found> => {
+    const device = found?.device ?? findInterface({ kernel, log }, request);
+    found ??= { device, assigned: assignedAtAdd(kernel, request, device, request.prevResult) };
+    return found;
+  };
+  const { selected, missing } = select({ config, annotations, pod, catalog, assigned: () => findOnce().assigned });
   for (const { program, reason } of missing) log.warn(`left out ${program}: ${reason}`, about(request));
   const id = { network: config.network, containerId: request.containerId, ifname: request.ifname };
   if (selected.length === 0 && missing.length === 0) {
@@ -54,7 +61,8 @@ async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Pr
   const input: PlanInput = {
     id,
     netns,
-    interface: findInterface({ kernel, log }, request),
+    interface: findOnce().device,
+    assigned: findOnce().assigned,
     pod,
     config,
     selected,

@@ -24,6 +24,9 @@
  *	choice=NAME=V	may be repeated: then only these names are accepted; V is an integer
  *	count=GLOBAL	on an array: the global that receives the number of elements given. It is an integer,
  *			`const volatile` too, and no parameter of its own
+ *	from=SOURCE	filled from the pod's interface where nobody sets it, and not for a pod's annotation to set:
+ *			addresses (all it was given, a list), ipv4, ipv6 (the first of the family, the default
+ *			where there is none), mac
  *	scope=S		on a map: "pod" (each pod has its own, the default) or "node" (one for all pods)
  *
  *	unit		C type			text				value
@@ -35,6 +38,7 @@
  *	ipv4		__be32, __u8[4]		10.1.2.3			network byte order
  *	ipv6		16 bytes		2001:db8::1			network byte order
  *	address		union remora_address	either family			network byte order, IPv4 v4-mapped
+ *	mac		__u8[6]			02:00:00:00:00:01
  *	prefix		struct remora_prefix	10.0.0.0/8, 2001:db8::/32, any
  *	rule		struct remora_rule	deny tcp 10.0.0.0/8 80-90
  *
@@ -73,6 +77,7 @@
 #define REMORA_COUNT(global) REMORA_TAG("count=" global)
 #define REMORA_HELP(text) REMORA_TAG("help=" text)
 /* After a map's name: `} deny_list SEC(".maps") REMORA_SCOPE("node");` */
+#define REMORA_FROM(source) REMORA_TAG("from=" source)
 #define REMORA_SCOPE(scope) REMORA_TAG("scope=" scope)
 
 /* An address of either family, in network byte order; IPv4 as ::ffff:a.b.c.d. */
