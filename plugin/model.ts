@@ -74,8 +74,6 @@ export interface Missing {
   nodeWide?: true;
 }
 
-/** Names one attachment: CNI identifies it by network, container and interface. */
-export interface AttachmentId {
 /** What the pod's interface was given by those who made it: whose traffic is the pod's own. */
 export interface Assigned {
   /** Addresses of both families, without prefix lengths. */
@@ -84,6 +82,8 @@ export interface Assigned {
   mac: string;
 }
 
+/** Names one attachment: CNI identifies it by network, container and interface. */
+export interface AttachmentId {
   network: string;
   containerId: string;
   ifname: string;

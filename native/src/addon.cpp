@@ -441,11 +441,6 @@ Value RemoveQdisc(const CallbackInfo &info) {
   return object;
 }
 
-Value FindPeer(const CallbackInfo &info) {
-  auto env = info.Env();
-  auto found = take(env, findPeer(asText(info[0]), asText(info[1])));
-  auto object = Object::New(env);
-  object.Set("ifindex", Number::New(env, found.ifindex));
 Value InterfaceAddresses(const CallbackInfo &info) {
   auto env = info.Env();
   auto found = take(env, interfaceAddresses(asText(info[0]), asText(info[1])));
@@ -454,6 +449,11 @@ Value InterfaceAddresses(const CallbackInfo &info) {
   return list;
 }
 
+Value FindPeer(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto found = take(env, findPeer(asText(info[0]), asText(info[1])));
+  auto object = Object::New(env);
+  object.Set("ifindex", Number::New(env, found.ifindex));
   object.Set("ifname", found.name);
   object.Set("kind", found.kind);
   return object;
@@ -513,6 +513,7 @@ Object Init(Env, Object exports) {
   offer<UpdateLink>(exports, "updateLink");
   offer<DetachLink>(exports, "detachLink");
   offer<FindInterface>(exports, "findInterface");
+  offer<InterfaceAddresses>(exports, "interfaceAddresses");
   offer<FindPeer>(exports, "findPeer");
   offer<NamespaceIdentity>(exports, "namespaceIdentity");
   offer<Pin>(exports, "pin");
@@ -524,7 +525,6 @@ Object Init(Env, Object exports) {
 
 }  // namespace
 
-  offer<InterfaceAddresses>(exports, "interfaceAddresses");
 NODE_API_MODULE(remora, Init)
   offer<AttachFilter>(exports, "attachFilter");
   offer<ReplaceFilter>(exports, "replaceFilter");

@@ -27,9 +27,9 @@ export interface AttachmentRecord {
   namespace: { dev: string; ino: string; cookie: string };
   ifindex: number;
   /** Where a chain stands at the host's end. */
+  host?: HostEnd;
   /** What the interface was given, as its ADD found it: the pod may have changed it since. Older records lack it. */
   assigned?: Assigned;
-  host?: HostEnd;
   hook: "tcx";
   generation: number;
   failurePolicy: FailurePolicy;
