@@ -26,3 +26,17 @@ export function readDecisions(words: number[]): string {
     .map(({ text }) => text)
     .join(", ");
 }
+
+/** `struct packets` of guard. */
+const guarded = [
+  ...["passed_ipv4", "passed_ipv6", "passed_arp", "passed_discovery", "passed_dhcp"],
+  ...["dropped_mac", "dropped_address", "dropped_neighbour", "dropped_router", "dropped_dhcp"],
+  ...["dropped_vlan", "dropped_protocol", "dropped_malformed"],
+];
+
+/** Packets by decision, where there were any. */
+export function readGuarded(words: number[]): Record<string, number> {
+  return Object.fromEntries(
+    guarded.map((name, at) => [name, words[at] ?? 0] as const).filter(([, count]) => count > 0),
+  );
+}

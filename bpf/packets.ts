@@ -25,8 +25,8 @@ const u32 = (value: number) => Buffer.concat([u16(value >>> 16), u16(value & 0xf
 // ---- link layer ------------------------------------------------------------------------------------------------
 
 /** A frame. `to` is the destination's MAC; one that begins with 4 or 6 looks like an IP header. */
-export function ethernet(payload: Network, to = "02:00:00:00:00:02"): Buffer {
-  return Buffer.concat([mac(to), mac("02:00:00:00:00:01"), u16(payload.ethertype), payload.bytes]);
+export function ethernet(payload: Network, to = "02:00:00:00:00:02", from = "02:00:00:00:00:01"): Buffer {
+  return Buffer.concat([mac(to), mac(from), u16(payload.ethertype), payload.bytes]);
 }
 
 /** An 802.1Q tag, or with `tpid` 0x88a8 the outer one of two (802.1ad). */
@@ -34,8 +34,17 @@ export function vlan(id: number, payload: Network, tpid = 0x8100): Network {
   return { ethertype: tpid, bytes: Buffer.concat([u16(id), u16(payload.ethertype), payload.bytes]) };
 }
 
-export function arp(): Network {
-  return { ethertype: 0x0806, bytes: Buffer.concat([Buffer.from("0001080006040001", "hex"), Buffer.alloc(20)]) };
+export interface ArpFields {
+  /** 1 is a request, 2 a reply. */
+  operation?: number;
+  senderMac?: string;
+  sender?: string;
+}
+
+export function arp({ operation = 1, senderMac = "00:00:00:00:00:00", sender = "0.0.0.0" }: ArpFields = {}): Network {
+  const head = Buffer.from("000108000604", "hex");
+  const bytes = Buffer.concat([head, u16(operation), mac(senderMac), address4(sender), Buffer.alloc(10)]);
+  return { ethertype: 0x0806, bytes };
 }
 
 /** What is neither IP nor ARP, LLDP unless said otherwise. */
