@@ -24,6 +24,8 @@ export interface Wanted {
   program: string;
   entry: string;
   params?: Record<string, string>;
+  /** The member of another chain whose maps it shares, as the two directions of a program with a function for each do. */
+  sharing?: Member;
 }
 
 export interface Member {
@@ -96,7 +98,7 @@ export function laboratory(): Laboratory {
         maxEntries: length,
       }),
     );
-    const members = wanted.map(({ program, entry, params = {} }, position): Member => {
+    const members = wanted.map(({ program, entry, params = {}, sharing }, position): Member => {
       const object = objectOf(program);
       const parameters = readParameters(program, kernel.inspectObject(object));
       const stage = kernel.loadStage({
@@ -115,7 +117,7 @@ export function laboratory(): Laboratory {
         chain: array,
         counters,
         countHead: position === 0,
-        reuse: [],
+        reuse: (sharing?.stage.maps ?? []).filter(({ name }) => !name.includes(".rodata")),
       });
       keep(stage.program);
       for (const map of stage.maps) keep(map.fd);
