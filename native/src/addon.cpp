@@ -397,7 +397,7 @@ FilterPlace asFilterPlace(const Object &request) {
           asText(field(request, "direction")) == "ingress"};
 }
 FilterFacts asFilter(const Object &filter) {
-  return {asCount(field(filter, "priority")), asCount(field(filter, "handle")), asCount(field(filter, "programId")), false};
+  return {asCount(field(filter, "priority")), asCount(field(filter, "handle")), asCount(field(filter, "programId"))};
 }
 Object toFilter(Env env, const FilterFacts &filter) {
   auto object = Object::New(env);
@@ -421,11 +421,10 @@ void ReplaceFilter(const CallbackInfo &info) {
         replaceFilter(asFilterPlace(info[0].As<Object>()), asFilter(info[1].As<Object>()), asFd(info[2])));
 }
 
-Value QueryFilter(const CallbackInfo &info) {
-  auto filter = info[1].As<Object>();
-  auto found = queryFilter(asFilterPlace(info[0].As<Object>()), asCount(field(filter, "priority")),
-                           asCount(field(filter, "handle")));
-  return toFilter(info.Env(), take(info.Env(), std::move(found)));
+Value ListFilters(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto filters = take(env, listFilters(asFilterPlace(info[0].As<Object>())));
+  return toArray(env, filters, [&](auto &filter) { return toFilter(env, filter); });
 }
 
 void DetachFilter(const CallbackInfo &info) {
@@ -519,6 +518,11 @@ Object Init(Env, Object exports) {
   offer<Pin>(exports, "pin");
   offer<OpenPin>(exports, "openPin");
   offer<TryLock>(exports, "tryLock");
+  offer<AttachFilter>(exports, "attachFilter");
+  offer<ReplaceFilter>(exports, "replaceFilter");
+  offer<ListFilters>(exports, "listFilters");
+  offer<DetachFilter>(exports, "detachFilter");
+  offer<RemoveQdisc>(exports, "removeQdisc");
   offer<Close>(exports, "close");
   return exports;
 }
@@ -526,8 +530,3 @@ Object Init(Env, Object exports) {
 }  // namespace
 
 NODE_API_MODULE(remora, Init)
-  offer<AttachFilter>(exports, "attachFilter");
-  offer<ReplaceFilter>(exports, "replaceFilter");
-  offer<QueryFilter>(exports, "queryFilter");
-  offer<DetachFilter>(exports, "detachFilter");
-  offer<RemoveQdisc>(exports, "removeQdisc");

@@ -2,13 +2,14 @@
 #include "clsact.h"
 
 #include <bpf/libbpf.h>
+#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
-#include <string>
 #include <vector>
 
 #include "netns.h"
@@ -30,9 +31,7 @@ bpf_tc_hook hookOf(const FilterPlace &place) {
   return hook;
 }
 
-struct Listed {
-  uint32_t priority, handle;
-};
+using Listed = std::vector<FilterFacts>;
 
 // Asks the kernel for a list and gives each message of it to `each`. 0, or the errno it answers.
 int dump(uint16_t type, const FilterPlace &place, uint32_t parent, const std::function<void(const nlmsghdr &)> &each) {
@@ -62,13 +61,35 @@ int dump(uint16_t type, const FilterPlace &place, uint32_t parent, const std::fu
   }
 }
 
-// The filters of the hook. Empty where there is no qdisc. The kernel lists a priority also without its filters (handle 0).
-Result<std::vector<Listed>> listFilters(const FilterPlace &place) {
-  std::vector<Listed> filters;
+// The attribute of this kind among those that begin at `first`.
+const rtattr *attribute(const rtattr *first, size_t length, unsigned short kind) {
+  int left = static_cast<int>(length);
+  for (auto at = first; RTA_OK(at, left); at = RTA_NEXT(at, left))
+    if ((at->rta_type & NLA_TYPE_MASK) == kind) return at;
+  return nullptr;
+}
+const rtattr *attribute(const nlmsghdr &message, unsigned short kind) {
+  auto body = static_cast<const char *>(NLMSG_DATA(&message)) + NLMSG_ALIGN(sizeof(tcmsg));
+  return attribute(reinterpret_cast<const rtattr *>(body), NLMSG_PAYLOAD(&message, sizeof(tcmsg)), kind);
+}
+
+bool isKind(const nlmsghdr &message, const char *kind) {
+  auto found = attribute(message, TCA_KIND);
+  return found && !strncmp(static_cast<const char *>(RTA_DATA(found)), kind, RTA_PAYLOAD(found));
+}
+
+// Every filter of the hook. The kernel lists a priority also without its filters (handle 0).
+Result<Listed> listAll(const FilterPlace &place) {
+  Listed filters;
   uint32_t parent = TC_H_MAKE(TC_H_CLSACT, place.ingress ? TC_H_MIN_INGRESS : TC_H_MIN_EGRESS);
   int error = dump(RTM_GETTFILTER, place, parent, [&](auto &message) {
     auto filter = static_cast<const tcmsg *>(NLMSG_DATA(&message));
-    filters.push_back({filter->tcm_info >> 16, filter->tcm_handle});
+    uint32_t program = 0;
+    if (auto options = attribute(message, TCA_OPTIONS))
+      if (auto id = attribute(static_cast<const rtattr *>(RTA_DATA(options)), RTA_PAYLOAD(options), TCA_BPF_ID);
+          id && RTA_PAYLOAD(id) == sizeof(program) && isKind(message, "bpf"))
+        std::memcpy(&program, RTA_DATA(id), sizeof(program));
+    filters.push_back({filter->tcm_info >> 16, filter->tcm_handle, program});
   });
   // EINVAL and ENOENT: no such qdisc.
   if (error && error != EINVAL && error != ENOENT) return failed(error);
@@ -81,16 +102,14 @@ Result<bool> hasIngressQdisc(const FilterPlace &place) {
   int error = dump(RTM_GETQDISC, place, 0, [&](auto &message) {
     auto qdisc = static_cast<const tcmsg *>(NLMSG_DATA(&message));
     if (static_cast<uint32_t>(qdisc->tcm_ifindex) != place.ifindex || qdisc->tcm_parent != TC_H_CLSACT) return;
-    int left = static_cast<int>(NLMSG_PAYLOAD(&message, sizeof(tcmsg)));
-    for (auto at = TCA_RTA(qdisc); RTA_OK(at, left); at = RTA_NEXT(at, left))
-      if (at->rta_type == TCA_KIND && std::string(static_cast<const char *>(RTA_DATA(at))) == "ingress") found = true;
+    found |= isKind(message, "ingress");
   });
   if (error) return failed(error);
   return found;
 }
 
 // A priority that nobody has, before all others if there is room. 0: none is left.
-uint32_t freePriority(const std::vector<Listed> &filters) {
+uint32_t freePriority(const Listed &filters) {
   uint32_t lowest = kFirstPriority + 1;
   for (auto &filter : filters) lowest = std::min(lowest, filter.priority);
   if (lowest > 1) return lowest - 1;
@@ -100,14 +119,15 @@ uint32_t freePriority(const std::vector<Listed> &filters) {
   return 0;
 }
 
-Result<FilterFacts> query(const FilterPlace &place, uint32_t priority, uint32_t handle) {
+// The program under this priority and handle. ENOENT where there is none.
+Result<uint32_t> query(const FilterPlace &place, uint32_t priority, uint32_t handle) {
   auto hook = hookOf(place);
   LIBBPF_OPTS(bpf_tc_opts, options, .handle = handle, .priority = priority);
   int error = bpf_tc_query(&hook, &options);
   // EINVAL: there is no such qdisc either.
   if (error == -EINVAL) return failed(ENOENT);
   if (error) return failed(-error);
-  return FilterFacts{options.priority, options.handle, options.prog_id, false};
+  return options.prog_id;
 }
 
 int detach(const FilterPlace &place, uint32_t priority, uint32_t handle) {
@@ -116,7 +136,7 @@ int detach(const FilterPlace &place, uint32_t priority, uint32_t handle) {
   return bpf_tc_detach(&hook, &options);
 }
 
-Result<FilterFacts> attach(const FilterPlace &place, int program) {
+Result<MadeFilter> attach(const FilterPlace &place, int program) {
   auto hook = hookOf(place);
   int error = bpf_tc_hook_create(&hook);
   if (error && error != -EEXIST) return failedDoing("making the clsact qdisc", -error);
@@ -127,7 +147,7 @@ Result<FilterFacts> attach(const FilterPlace &place, int program) {
     if (*wrong) return failed(EOPNOTSUPP, "the device has an ingress qdisc in clsact's place, which has no egress side");
   }
   for (int attempt = 0; attempt < kTries; attempt++) {
-    auto before = listFilters(place);
+    auto before = listAll(place);
     if (!before) return before.failure();
     uint32_t priority = freePriority(*before);
     if (!priority) break;
@@ -136,12 +156,12 @@ Result<FilterFacts> attach(const FilterPlace &place, int program) {
     if (error == -EEXIST) continue;
     if (error) return failedDoing("adding the filter", -error);
     // Somebody may have taken the same priority meanwhile, and would remove ours with it.
-    auto after = listFilters(place);
+    auto after = listAll(place);
     if (!after) return after.failure();
     if (std::none_of(after->begin(), after->end(), [&](auto &filter) {
           return filter.priority == priority && filter.handle != 0 && filter.handle != kHandle;
         }))
-      return FilterFacts{priority, kHandle, options.prog_id, madeQdisc};
+      return MadeFilter{{priority, kHandle, options.prog_id}, madeQdisc};
     detach(place, priority, kHandle);
   }
   return failed(EBUSY, "no priority of the hook is free");
@@ -165,7 +185,7 @@ int withFilter(const FilterPlace &place, const FilterFacts &filter, const std::f
   auto done = there<int>(place, [&]() -> Result<int> {
     auto found = query(place, filter.priority, filter.handle);
     if (!found) return found.failure();
-    if (found->programId != filter.programId) return failed(ENOENT);
+    if (*found != filter.programId) return failed(ENOENT);
     return change();
   });
   return done ? *done : -done.failure().error;
@@ -173,8 +193,16 @@ int withFilter(const FilterPlace &place, const FilterFacts &filter, const std::f
 
 }  // namespace
 
-Result<FilterFacts> attachFilter(const FilterPlace &place, int program) {
-  return there<FilterFacts>(place, [&] { return attach(place, program); });
+Result<std::vector<FilterFacts>> listFilters(const FilterPlace &place) {
+  return there<Listed>(place, [&]() -> Result<Listed> {
+    auto filters = listAll(place);
+    if (filters) std::erase_if(*filters, [](auto &one) { return one.handle == 0; });
+    return filters;
+  });
+}
+
+Result<MadeFilter> attachFilter(const FilterPlace &place, int program) {
+  return there<MadeFilter>(place, [&] { return attach(place, program); });
 }
 
 int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int program) {
@@ -186,10 +214,6 @@ int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int progr
   });
 }
 
-Result<FilterFacts> queryFilter(const FilterPlace &place, uint32_t priority, uint32_t handle) {
-  return there<FilterFacts>(place, [&] { return query(place, priority, handle); });
-}
-
 int detachFilter(const FilterPlace &place, const FilterFacts &filter) {
   return withFilter(place, filter, [&] { return detach(place, filter.priority, filter.handle); });
 }
@@ -197,7 +221,7 @@ int detachFilter(const FilterPlace &place, const FilterFacts &filter) {
 Result<bool> removeQdisc(const FilterPlace &place) {
   return there<bool>(place, [&]() -> Result<bool> {
     for (bool ingress : {true, false}) {
-      auto filters = listFilters({place.netns, place.ifindex, ingress});
+      auto filters = listAll({place.netns, place.ifindex, ingress});
       if (!filters) return filters.failure();
       if (!filters->empty()) return false;
     }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "fd.h"
 #include "result.h"
@@ -22,20 +23,22 @@ struct FilterPlace {
 
 struct FilterFacts {
   uint32_t priority, handle;
-  uint32_t programId;
-  bool madeQdisc;  // attachFilter alone: the device had none
+  uint32_t programId;  // 0: it runs no eBPF program
 };
+struct MadeFilter : FilterFacts {
+  bool madeQdisc;  // the device had none
+};
+
+// All filters of the hook, in the order in which packets meet them. Empty where there is no qdisc.
+Result<std::vector<FilterFacts>> listFilters(const FilterPlace &place);
 
 // Before all filters that are there, where there is room, else under the first free priority. Makes the clsact qdisc where the
 // device has none. EBUSY where somebody has taken all priorities or takes each that is tried.
-Result<FilterFacts> attachFilter(const FilterPlace &place, int program);
+Result<MadeFilter> attachFilter(const FilterPlace &place, int program);
 
 // Puts the program in the place of `expected`, in one step: no packet meets neither or both. ENOENT where the filter is not
 // there or runs another program.
 int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int program);
-
-// The program under this priority and handle. ENOENT where there is none.
-Result<FilterFacts> queryFilter(const FilterPlace &place, uint32_t priority, uint32_t handle);
 
 // Removes the filter if it runs `filter.programId`. ENOENT where there is none, or another's.
 int detachFilter(const FilterPlace &place, const FilterFacts &filter);

@@ -154,9 +154,9 @@ export class FakeKernel implements KernelPort {
   #nodes = new Map<string, Node>();
   #namespaces = new Map<string, FakeNamespace>();
   #objects = new Map<string, FakeObject>();
+  #qdiscs = new Map<FakeInterface, FakeFilter[]>();
 
   constructor(mount = "/sys/fs/bpf") {
-  #qdiscs = new Map<FakeInterface, FakeFilter[]>();
     this.mount = mount;
   }
 
@@ -252,9 +252,9 @@ export class FakeKernel implements KernelPort {
       ...[...this.#fds].map(([fd, kept]) => `fd ${fd}: ${kept.kind} ${kept.id}`),
       ...[...this.#nodes.keys()].sort(),
       ...[...this.#kept].map((kept) => `${kept.kind} ${kept.id}`),
+      ...[...this.#qdiscs].map(([device, filters]) => `clsact of ${device.name}: ${filters.length} filters`),
       ...this.mistakes,
     ];
-      ...[...this.#qdiscs].map(([device, filters]) => `clsact of ${device.name}: ${filters.length} filters`),
   }
   /** Killed, and not restarted yet. */
   get dead(): boolean {
@@ -517,10 +517,12 @@ export class FakeKernel implements KernelPort {
     this.#filter("replaceFilter", place, filter).program = this.#held("replaceFilter", program, "program");
     this.#reap();
   }
-  queryFilter(place: FilterPlace, filter: Pick<Filter, "priority" | "handle">): Filter {
-    this.#step("queryFilter");
-    const { priority, handle, program } = this.#filter("queryFilter", place, filter);
-    return { priority, handle, programId: program.id };
+  listFilters(place: FilterPlace): Filter[] {
+    this.#step("listFilters");
+    return (this.#qdiscs.get(this.#device("listFilters", place)) ?? [])
+      .filter(({ direction }) => direction === place.direction)
+      .map(({ priority, handle, program }) => ({ priority, handle, programId: program.id }))
+      .sort((a, b) => a.priority - b.priority);
   }
   detachFilter(place: FilterPlace, filter: Filter): void {
     this.#step("detachFilter");
@@ -771,7 +773,7 @@ export class FakeKernel implements KernelPort {
     if (!device) throw new KernelError(operation, "ENODEV", "No such device");
     return device;
   }
-  #filter(operation: string, place: FilterPlace, wanted: Partial<Filter>): FakeFilter {
+  #filter(operation: string, place: FilterPlace, wanted: Filter): FakeFilter {
     const found = this.#qdiscs
       .get(this.#device(operation, place))
       ?.find(
@@ -790,6 +792,7 @@ export class FakeKernel implements KernelPort {
   }
 }
 
+    for (const filters of this.#qdiscs.values()) for (const { program } of filters) visit(program);
 function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/"));
 }
@@ -798,6 +801,5 @@ function parentOf(path: string): string {
 function key32(number: number): Buffer {
   const key = Buffer.alloc(4);
   key.writeUInt32LE(number);
-    for (const filters of this.#qdiscs.values()) for (const { program } of filters) visit(program);
   return key;
 }

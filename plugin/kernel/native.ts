@@ -85,7 +85,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   findInterface: (netns, ifname) => `interface "${ifname}" of ${netns} was not found`,
   attachFilter: (place) => `${placeText(place)}: no filter was added`,
   replaceFilter: (place) => `${placeText(place)}: the filter kept its program`,
-  queryFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not read`,
+  listFilters: (place) => `${placeText(place)}: the filters were not listed`,
   detachFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not removed`,
   removeQdisc: (place) => `${placeText(place)}: the clsact qdisc was not removed`,
   interfaceAddresses: (netns, ifname) => `the addresses of interface "${ifname}" of ${netns} were not read`,

@@ -321,6 +321,8 @@ export interface Filter {
   programId: number;
 }
 
+export interface KernelPort {
+  /** Reads an object: ELF and BTF only. Throws EREFUSED with the reason for what can never be loaded (not ELF, legacy maps, ...). */
   inspectObject(object: Buffer): ObjectInfo;
   /** Loads one stage of a chain: prologue, parameters, the user's unchanged instructions. */
   loadStage(request: StageRequest): Stage;
@@ -328,6 +330,8 @@ export interface Filter {
   createMap(spec: MapSpec): Fd;
   mapInfo(map: Fd): MapInfo;
   updateMap(map: Fd, key: Buffer, value: Buffer): void;
+  /** Takes a key out, where it is in. */
+  deleteFromMap(map: Fd, key: Buffer): void;
   /** Undefined where there is no such key. Per-CPU values come one after the other, each padded to 8 bytes. */
   lookupMap(map: Fd, key: Buffer): Buffer | undefined;
   /**
@@ -367,24 +371,24 @@ export interface Filter {
   updateLink(link: Fd, program: Fd): void;
   detachLink(link: Fd): void;
 
+  /**
+   * Filters on the clsact qdisc, for kernels before TCX. `attachFilter` makes the qdisc where there is none (`madeQdisc`) and
+   * takes a priority that nobody has, before the others where there is room; EBUSY where none is left. `listFilters`: all
+   * that are there, in their order, with 0 for what is no eBPF program. The others find the filter as given: ENOENT where it is not there or runs another program than `programId`. `replaceFilter` switches in one step.
+   * `removeQdisc` does so if no filter is left, and says whether it is gone.
+   */
+  attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean };
+  replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void;
+  listFilters(place: FilterPlace): Filter[];
+  detachFilter(place: FilterPlace, filter: Filter): void;
+  removeQdisc(place: FilterPlace): boolean;
+
   /** The interface as seen inside the namespace. ENODEV where it is not there, ENOENT where the namespace is not. */
   findInterface(netns: string, ifname: string): InterfaceInfo;
   /** The interface's addresses of both families, without prefix lengths, as the kernel has them now. Throws as `findInterface`. */
   interfaceAddresses(netns: string, ifname: string): string[];
   /**
    * The other end of the interface's pair, where it is in the plugin's own network namespace and each end names the other.
-  /**
-   * Filters on the clsact qdisc, for kernels before TCX. `attachFilter` makes the qdisc where there is none (`madeQdisc`) and
-   * takes a priority that nobody has, before the others where there is room; EBUSY where none is left. The others find the
-   * filter as given: ENOENT where it is not there or runs another program than `programId`. `replaceFilter` switches in one step.
-   * `removeQdisc` does so if no filter is left, and says whether it is gone.
-   */
-  attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean };
-  replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void;
-  queryFilter(place: FilterPlace, filter: Pick<Filter, "priority" | "handle">): Filter;
-  detachFilter(place: FilterPlace, filter: Filter): void;
-  removeQdisc(place: FilterPlace): boolean;
-
    * EREFUSED with the reason where there is no such; ENODEV and ENOENT as `findInterface`.
    */
   findPeer(netns: string, ifname: string): PeerInfo;
