@@ -10,10 +10,13 @@
  * what was made (`created`) less what is there.
  */
 #include <remora/flows.h>
+#include <remora/tcp.h>
 #include <remora/verdict.h>
 #include <remora/wire.h>
 
 #define MAX_FLOWS 8192
+
+enum icmp_type { ICMP_ECHOREPLY = 0, ICMP_ECHO = 8, ICMPV6_ECHO_REQUEST = 128, ICMPV6_ECHO_REPLY = 129 };
 
 const volatile bool tcp REMORA_HELP("follow TCP: flags, the handshake's round-trip time, retransmissions") = true;
 
@@ -62,12 +65,15 @@ struct {
 	__type(value, struct both_counts);
 } counts SEC(".maps");
 
-/*
- * In place of the stack, so that for the verifier all ways through the headers come out as one. Nothing in it outlives
- * a packet.
- */
+/* A packet as it is written down, in place of the stack. Nothing in it outlives a packet. */
 struct working {
-	struct remora_flow flow;
+	struct remora_flow flow; /* as the packet goes */
+	__u64 packets;
+	__u64 bytes;
+	__u64 ip_bytes;
+	struct remora_tcp tcp;
+	__u32 is_tcp;
+	__u32 segment_size;				    /* payload of each segment, 0 where there is but one */
 	__u64 blank[sizeof(struct remora_flow_record) / 8]; /* never written: what a new record is */
 };
 
@@ -86,50 +92,168 @@ static __always_inline __u32 lock_of(const struct remora_flow *flow)
 	return mixed * 0x9e3779b97f4a7c15ULL >> 58;
 }
 
+/* What ICMP has in the place of ports. */
+static __always_inline void icmp_ports(struct __sk_buff *skb, const struct remora_packet *packet, struct remora_flow *flow)
+{
+	struct remora_cursor transport = remora_transport_of(skb, packet);
+	struct remora_icmp icmp;
+
+	remora_icmp(&transport, &icmp);
+	if (packet->family == REMORA_IPV4 ? icmp.type == ICMP_ECHOREPLY : icmp.type == ICMPV6_ECHO_REPLY) {
+		/* As if it were sent back. */
+		flow->source_port = bpf_htons((packet->family == REMORA_IPV4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST) << 8);
+	} else {
+		flow->destination_port = bpf_htons(icmp.type << 8 | icmp.code);
+	}
+}
+
+/* What describe() returns. */
+enum kind { NOT_IP = 0, MALFORMED = 1, DESCRIBED = 2 };
+
+/*
+ * Writes down in `scratch` what the packet is. A global function for the same reason as remora_walk(): the ways through
+ * the headers end here for the verifier, and do not go on through all that follows.
+ */
+__attribute__((noinline)) int describe(struct __sk_buff *skb)
+{
+	__u64 packets, bytes, around;
+	struct remora_packet packet;
+	struct working *working;
+	__u32 total, key = 0;
+
+	working = bpf_map_lookup_elem(&scratch, &key);
+	if (!working)
+		return MALFORMED;
+	packet = remora_parse(skb);
+	if (packet.malformed)
+		return MALFORMED;
+	if (!packet.family)
+		return NOT_IP;
+	remora_flow(skb, &packet, &working->flow);
+	if (packet.has_transport && !remora_has_ports(packet.protocol))
+		icmp_ports(skb, &packet, &working->flow);
+	working->is_tcp = tcp && remora_tcp(skb, &packet, &working->tcp);
+	working->segment_size = skb->gso_size;
+	total = working->is_tcp ? packet.transport_offset + working->tcp.header + working->tcp.payload :
+				  remora_ip_length(skb, &packet);
+	packets = remora_wire_packets(skb);
+	bytes = remora_wire_bytes(skb, &packet);
+	/* What is around the IP packet: a link-layer header for each segment, or that and the padding of a short one. */
+	around = (skb->len - total) * packets;
+	working->packets = packets;
+	working->bytes = bytes;
+	working->ip_bytes = around < bytes ? bytes - around : 0;
+	return DESCRIBED;
+}
+
+/* A received packet's flow as the pod sends it. */
+static __always_inline void turn(struct remora_flow *flow)
+{
+	union remora_address address = flow->source;
+	__be16 port = flow->source_port;
+
+	flow->source = flow->destination;
+	flow->destination = address;
+	flow->source_port = flow->destination_port;
+	flow->destination_port = port;
+}
+
+/* The handshake and the sequence numbers. `size` is the payload of each segment, or 0 where there is but one. */
+static __always_inline void follow(struct remora_flow_record *record, enum remora_direction direction,
+				   const struct remora_tcp *tcp, __u32 size, __u64 now)
+{
+	struct remora_flow_side *side = direction == REMORA_INGRESS ? &record->ingress : &record->egress;
+	struct remora_flow_side *other = direction == REMORA_INGRESS ? &record->egress : &record->ingress;
+	__u32 end = remora_tcp_end(tcp);
+
+	side->tcp_flags |= tcp->flags;
+	if (tcp->flags & REMORA_TCP_RST)
+		return;
+	if (tcp->flags & REMORA_TCP_SYN) {
+		bool again = side->followed == REMORA_FROM_SYN && side->initial_sequence == tcp->sequence;
+
+		if (!again) {
+			side->followed = REMORA_FROM_SYN;
+			side->initial_sequence = tcp->sequence;
+			side->next_sequence = tcp->sequence;
+		}
+		if (tcp->flags & REMORA_TCP_ACK) {
+			if (record->syn_seen && !again)
+				record->syn_to_synack = now - record->syn_seen;
+			record->syn_seen = 0;
+			record->synack_seen = again ? 0 : now;
+		} else {
+			if (!again) {
+				record->connections++;
+				record->initiator = direction;
+				record->syn_to_synack = record->synack_to_ack = 0;
+				other->followed = REMORA_NOT_FOLLOWED;
+			}
+			record->syn_seen = again ? 0 : now;
+			record->synack_seen = 0;
+		}
+	} else if (record->synack_seen && record->initiator == direction && tcp->flags & REMORA_TCP_ACK) {
+		record->synack_to_ack = now - record->synack_seen;
+		record->synack_seen = 0;
+	}
+	if (end == tcp->sequence)
+		return;
+	if (!side->followed) {
+		side->followed = REMORA_FROM_MIDDLE;
+		side->next_sequence = tcp->sequence;
+	}
+	if (remora_tcp_after(side->next_sequence, tcp->sequence)) {
+		/* Of a GSO packet, those segments that begin below. */
+		__u32 below = side->next_sequence - tcp->sequence;
+
+		if (below > end - tcp->sequence)
+			below = end - tcp->sequence;
+		side->retransmissions += size ? (below + size - 1) / size : 1;
+	}
+	if (remora_tcp_after(end, side->next_sequence))
+		side->next_sequence = end;
+}
+
 static __always_inline int log_packet(struct __sk_buff *skb, enum remora_direction direction)
 {
 	struct remora_flow_record *record;
 	struct remora_flow_side *side;
-	struct remora_packet packet;
 	struct both_counts *both;
 	struct working *working;
-	struct lock *lock;
 	struct counts *counted;
-	__u64 now, packets, bytes;
+	struct lock *lock;
 	__u32 key = 0;
+	__u64 now;
+	int kind;
 
+	kind = describe(skb);
 	both = bpf_map_lookup_elem(&counts, &key);
 	working = bpf_map_lookup_elem(&scratch, &key);
 	if (!both || !working)
 		return REMORA_NEXT;
 	counted = direction == REMORA_INGRESS ? &both->ingress : &both->egress;
-	packet = remora_parse(skb);
-	if (packet.malformed) {
-		counted->malformed++;
+	if (kind != DESCRIBED) {
+		if (kind == NOT_IP)
+			counted->not_ip++;
+		else
+			counted->malformed++;
 		return REMORA_NEXT;
 	}
-	if (!packet.family) {
-		counted->not_ip++;
-		return REMORA_NEXT;
-	}
-	packets = remora_wire_packets(skb);
-	bytes = remora_wire_bytes(skb, &packet);
-	remora_flow(skb, &packet, &working->flow);
+	if (direction == REMORA_INGRESS)
+		turn(&working->flow);
 	now = bpf_ktime_get_ns();
 	record = bpf_map_lookup_elem(&flows, &working->flow);
 	if (!record) {
 		if (bpf_map_update_elem(&flows, &working->flow, working->blank, BPF_NOEXIST) == 0)
 			counted->created++;
 		record = bpf_map_lookup_elem(&flows, &working->flow);
-		if (!record) {
-			counted->refused++;
-			return REMORA_NEXT;
-		}
 	}
 	key = lock_of(&working->flow);
 	lock = bpf_map_lookup_elem(&locks, &key);
-	if (!lock)
+	if (!record || !lock) {
+		counted->refused++;
 		return REMORA_NEXT;
+	}
 	side = direction == REMORA_INGRESS ? &record->ingress : &record->egress;
 	bpf_spin_lock(&lock->lock);
 	if (!record->first_seen) {
@@ -138,8 +262,11 @@ static __always_inline int log_packet(struct __sk_buff *skb, enum remora_directi
 	}
 	if (now > record->last_seen)
 		record->last_seen = now;
-	side->packets += packets;
-	side->bytes += bytes;
+	side->packets += working->packets;
+	side->bytes += working->bytes;
+	side->ip_bytes += working->ip_bytes;
+	if (working->is_tcp)
+		follow(record, direction, &working->tcp, working->segment_size, now);
 	bpf_spin_unlock(&lock->lock);
 	counted->logged++;
 	return REMORA_NEXT;

@@ -59,8 +59,8 @@ struct remora_flow_record {
 _Static_assert(sizeof(struct remora_flow_side) == 48, "no padding");
 _Static_assert(sizeof(struct remora_flow_record) == 160, "no padding");
 
-/* 253 characters of a name that fills its 255 bytes on the wire, and the NUL. */
-#define REMORA_DNS_NAME 254
+/* Room for the 253 characters of a name that fills its 255 bytes on the wire, and for NULs. */
+#define REMORA_DNS_NAME 256
 
 /*
  * The value of dns-log's `transactions`, an array that is used as a ring: sequence number N is in slot
@@ -80,12 +80,12 @@ struct remora_dns_record {
 	__u8 rcode;	/* 0 NOERROR, 2 SERVFAIL, 3 NXDOMAIN, ...; the header's 4 bits */
 	bool answered;
 	bool truncated; /* the answer says that it is: the asker will come again over TCP */
+	__u8 reserved[5];
 	/*
 	 * In lower case, dots between labels and none at the end; "." is the root. Any byte of a label that is not
 	 * printable ASCII, and a dot or backslash inside a label, is "?". Ends with a NUL.
 	 */
 	char name[REMORA_DNS_NAME];
-	__u8 reserved[7];
 };
 
 _Static_assert(sizeof(struct remora_dns_record) == 344, "no padding");

@@ -48,4 +48,29 @@ static __always_inline __u64 remora_wire_bytes(struct __sk_buff *skb, const stru
 	return bytes + (__u64)(segments - 1) * headers;
 }
 
+/*
+ * Bytes from the IP header on, as this header says: without the link-layer header, and without what pads a short frame.
+ * What the header of a GSO packet says is of all its segments, with one header. 0, or 40 of IPv6, of a BIG TCP packet,
+ * which cannot say it. Never more than the skb has.
+ */
+static __always_inline __u32 remora_ip_length(struct __sk_buff *skb, const struct remora_packet *packet)
+{
+	bool four = packet->family == REMORA_IPV4;
+	__u32 length, place = four ? offsetof(struct iphdr, tot_len) : offsetof(struct ipv6hdr, payload_len);
+	__be16 said = 0;
+
+	if (packet->direct) {
+		const __u8 *from = (const __u8 *)(long)skb->data + packet->network_offset + place;
+
+		if (from + sizeof(said) <= (const __u8 *)(long)skb->data_end)
+			said = *(const __be16 *)from;
+	} else {
+		struct remora_cursor network = remora_network_of(skb, packet);
+
+		remora_peek(&network, place, &said, sizeof(said));
+	}
+	length = bpf_ntohs(said) + (four ? 0 : sizeof(struct ipv6hdr));
+	return length < skb->len ? length : skb->len;
+}
+
 #endif
