@@ -280,6 +280,16 @@ test("a reset behind data that is not yet acknowledged frees", () => {
   assert.is(it.told(), "1 opened by remote, 1 reset by remote");
 });
 
+test("so does one behind segments that came in another order", () => {
+  using it = pod({ max: "1" });
+  it.connects();
+  it.comes({ sequence: 1051, acknowledgement: 5001 }, { payload: 50 });
+  it.comes({ sequence: 1001, acknowledgement: 5001 }, { payload: 50 });
+  it.goes({ sequence: 5001, acknowledgement: 1101 });
+  it.comes({ flags: "R", sequence: 1101 });
+  assert.is(it.told(), "1 opened by remote, 1 reset by remote");
+});
+
 test("a SYN that is refused by a reset frees, whoever sends it", () => {
   using it = pod({ max: "1" });
   it.knocks();
