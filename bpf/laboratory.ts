@@ -18,6 +18,7 @@ import {
   type TestRunRequest,
   type TestRunResult,
 } from "../plugin/kernel/port.ts";
+import { type Decoded, decode, decodeSum, splitCpus } from "../plugin/values/decode.ts";
 
 export interface Wanted {
   /** The program's name: `acl` of `acl.bpf.c`. */
@@ -32,6 +33,8 @@ export interface Member {
   stage: Stage;
   /** The u64 words of a per-CPU map's only entry, summed over the CPUs. */
   totals(map: string): number[];
+  /** What a map holds, decoded by BTF; of a per-CPU map the sums. */
+  contents(map: string): { key: Decoded; value: Decoded }[];
 }
 
 /** A loaded chain. `run` sends a packet through it all, by prog_test_run. */
@@ -122,13 +125,25 @@ export function laboratory(): Laboratory {
       keep(stage.program);
       for (const map of stage.maps) keep(map.fd);
       kernel.updateMap(array, key(position), key(stage.program));
-      return { stage, totals: (name) => totals(stage, name) };
+      return { stage, totals: (name) => totals(stage, name), contents: (name) => contents(stage, name) };
     });
     const head = members[0]?.stage.program;
     if (head === undefined) throw new Error("a chain has at least one program");
     const pass = (packet: Buffer, context?: TestRunRequest["context"]) =>
       kernel.testRun({ program: head, packet, ...(context ? { context } : {}) });
     return { head, members, run: (packet, context) => pass(packet, context).verdict, pass };
+  };
+
+  const contents = (stage: Stage, name: string): { key: Decoded; value: Decoded }[] => {
+    const map = stage.maps.find((candidate) => candidate.name === name);
+    const types = map && kernel.mapTypes(map.fd);
+    if (!map || !types) throw new Error(`there is no map ${name}, or it has no BTF`);
+    const { type, valueSize, maxEntries } = kernel.mapInfo(map.fd);
+    const perCpu = type.includes("percpu");
+    return kernel.mapEntries(map.fd, maxEntries).entries.map(({ key, value }) => ({
+      key: decode(types.key, key),
+      value: perCpu ? decodeSum(types.value, splitCpus(value, valueSize)) : decode(types.value, value),
+    }));
   };
 
   const totals = (stage: Stage, name: string): number[] => {

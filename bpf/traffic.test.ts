@@ -9,45 +9,7 @@ import { type Namespace, run } from "../e2e/lib/scratch.ts";
 import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
 import { readDecisions, readTotals } from "./layout.ts";
 import { ethernet, extension, ipv4, ipv6, tcp, udp } from "./packets.ts";
-
-// Without an Ethernet header, such source addresses look like an ethertype and the beginning of an IP header, just
-// where they would be behind one.
-const four = ["8.0.69.1", "8.0.69.2"] as const;
-const six = ["fd00:9:86dd:6000::1100:1", "fd00:9:86dd:6000::1100:2"] as const;
-
-type Pair = [a: Namespace, b: Namespace];
-
-/** Two namespaces, each with the device `pod0`. */
-function ethernetPair(lab: Laboratory): Pair {
-  const [a, b] = [lab.world.namespace(), lab.world.namespace()];
-  const end = (namespace: Namespace, index: 0 | 1) => ({
-    namespace,
-    ifname: "pod0",
-    addresses: [`${four[index]}/24`, `${six[index]}/64`],
-  });
-  lab.world.veth(end(a, 0), end(b, 1));
-  return [a, b];
-}
-
-/** The same, where `pod0` is a tunnel that carries bare IP (VXLAN-GPE), as netkit in L3 mode and tun do. */
-function bareIpPair(lab: Laboratory): Pair {
-  const pair: Pair = [lab.world.namespace(), lab.world.namespace()];
-  const outer = ["192.168.7.1", "192.168.7.2"] as const;
-  lab.world.veth(
-    { namespace: pair[0], ifname: "wire", addresses: [`${outer[0]}/24`] },
-    { namespace: pair[1], ifname: "wire", addresses: [`${outer[1]}/24`] },
-  );
-  for (const [index, namespace] of pair.entries()) {
-    const [own, peer] = index === 0 ? ([0, 1] as const) : ([1, 0] as const);
-    const ip = (text: string) => namespace.exec("ip", ...text.split(" "));
-    ip("link add pod0 type vxlan external gpe dstport 4790");
-    for (const address of [`${four[own]}/24`, `${six[own]}/64 nodad`]) ip(`addr add ${address} dev pod0`);
-    ip("link set pod0 mtu 1400 up");
-    ip(`route add ${four[peer]}/32 encap ip id 5 dst ${outer[peer]} dev pod0`);
-    ip(`-6 route add ${six[peer]}/128 encap ip id 5 dst ${outer[peer]} dev pod0`);
-  }
-  return pair;
-}
+import { bareIpPair, ethernetPair, four, six } from "./pairs.ts";
 
 const ping = (seconds: number) => (from: Namespace, to: string) =>
   spawnSync("ip", ["netns", "exec", from.name, "ping", "-c", "1", "-W", String(seconds), to]).status === 0;
