@@ -46,6 +46,8 @@ export interface CatalogProgram {
   proceedOn: number[];
   /** By map name; what is not named is `pod`. */
   mapScopes: Record<string, "pod" | "node">;
+  /** Maps that the program only uses where a parameter, named here, is not 0. */
+  mapConditions: Record<string, string>;
   params: Record<string, ParameterText>;
   failurePolicy: FailurePolicy | undefined;
   /** Namespace globs, or undefined for all. */

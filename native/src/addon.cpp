@@ -205,8 +205,10 @@ Value LoadStage(const CallbackInfo &info) {
                                    auto map = value.As<Object>();
                                    return ReusedMap{asText(field(map, "name")), asFd(field(map, "fd"))};
                                  }),
+      .without = {},
       .trace = {},
   };
+  if (auto given = field(request, "without"); given.IsArray()) spec.without = asList<std::string>(given, asText);
   if (auto given = field(request, "trace"); given.IsObject()) {
     auto trace = given.As<Object>();
     spec.trace = TraceSpec{asFd(field(trace, "events")), asFd(field(trace, "state")), asCount(field(trace, "sample")),
@@ -254,6 +256,10 @@ Value MapInfo(const CallbackInfo &info) {
 
 void UpdateMap(const CallbackInfo &info) {
   take(info.Env(), updateMap(asFd(info[0]), copyBytes(info[1]), copyBytes(info[2])));
+}
+
+void DeleteFromMap(const CallbackInfo &info) {
+  take(info.Env(), deleteFromMap(asFd(info[0]), copyBytes(info[1])));
 }
 
 Value LookupMap(const CallbackInfo &info) {
@@ -385,12 +391,6 @@ Value LinkInfo(const CallbackInfo &info) {
 void UpdateLink(const CallbackInfo &info) { check(info.Env(), updateLink(asFd(info[0]), asFd(info[1]))); }
 void DetachLink(const CallbackInfo &info) { check(info.Env(), detachLink(asFd(info[0]))); }
 
-Value FindInterface(const CallbackInfo &info) {
-  auto env = info.Env();
-  auto found = take(env, findInterface(asText(info[0]), asText(info[1])));
-  auto object = Object::New(env);
-  object.Set("ifindex", Number::New(env, found.ifindex));
-  object.Set("mac", found.mac);
 FilterPlace asFilterPlace(const Object &request) {
   auto netns = field(request, "netns");
   return {netns.IsUndefined() ? "" : asText(netns), asCount(field(request, "ifindex")),
@@ -435,6 +435,12 @@ Value RemoveQdisc(const CallbackInfo &info) {
   return Boolean::New(info.Env(), take(info.Env(), removeQdisc(asFilterPlace(info[0].As<Object>()))));
 }
 
+Value FindInterface(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto found = take(env, findInterface(asText(info[0]), asText(info[1])));
+  auto object = Object::New(env);
+  object.Set("ifindex", Number::New(env, found.ifindex));
+  object.Set("mac", found.mac);
   object.Set("mtu", Number::New(env, found.mtu));
   object.Set("namespace", toNamespace(env, found.where));
   return object;
@@ -494,6 +500,7 @@ Object Init(Env, Object exports) {
   offer<CreateMap>(exports, "createMap");
   offer<MapInfo>(exports, "mapInfo");
   offer<UpdateMap>(exports, "updateMap");
+  offer<DeleteFromMap>(exports, "deleteFromMap");
   offer<LookupMap>(exports, "lookupMap");
   offer<MapEntries>(exports, "mapEntries");
   offer<ReadMap>(exports, "readMap");
@@ -511,6 +518,11 @@ Object Init(Env, Object exports) {
   offer<LinkInfo>(exports, "linkInfo");
   offer<UpdateLink>(exports, "updateLink");
   offer<DetachLink>(exports, "detachLink");
+  offer<AttachFilter>(exports, "attachFilter");
+  offer<ReplaceFilter>(exports, "replaceFilter");
+  offer<ListFilters>(exports, "listFilters");
+  offer<DetachFilter>(exports, "detachFilter");
+  offer<RemoveQdisc>(exports, "removeQdisc");
   offer<FindInterface>(exports, "findInterface");
   offer<InterfaceAddresses>(exports, "interfaceAddresses");
   offer<FindPeer>(exports, "findPeer");
@@ -518,11 +530,6 @@ Object Init(Env, Object exports) {
   offer<Pin>(exports, "pin");
   offer<OpenPin>(exports, "openPin");
   offer<TryLock>(exports, "tryLock");
-  offer<AttachFilter>(exports, "attachFilter");
-  offer<ReplaceFilter>(exports, "replaceFilter");
-  offer<ListFilters>(exports, "listFilters");
-  offer<DetachFilter>(exports, "detachFilter");
-  offer<RemoveQdisc>(exports, "removeQdisc");
   offer<Close>(exports, "close");
   return exports;
 }

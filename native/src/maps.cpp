@@ -70,6 +70,14 @@ Result<bool> updateMap(int map, const Blob &key, const Blob &value) {
   return true;
 }
 
+Result<bool> deleteFromMap(int map, const Blob &key) {
+  auto info = describe(map);
+  if (!info) return info.failure();
+  if (key.size() != info->key_size) return failed(EINVAL, sizes("the key", key.size(), info->key_size));
+  if (bpf_map_delete_elem(map, key.data()) && errno != ENOENT) return failedErrno();
+  return true;
+}
+
 Result<std::optional<Blob>> lookUpMap(int map, const Blob &key) {
   auto info = describe(map);
   if (!info) return info.failure();

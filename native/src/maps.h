@@ -29,6 +29,8 @@ Result<MapState> mapInfo(int map);
 using Blob = std::vector<uint8_t>;
 // EINVAL where a size differs from the map's.
 Result<bool> updateMap(int map, const Blob &key, const Blob &value);
+// Success where there is no such key.
+Result<bool> deleteFromMap(int map, const Blob &key);
 // Nothing where there is no such key. A per-CPU map's values one after the other, each padded to 8 bytes.
 Result<std::optional<Blob>> lookUpMap(int map, const Blob &key);
 int freezeMap(int map);

@@ -204,6 +204,18 @@ std::optional<Failure> reuseMaps(bpf_object *object, const std::vector<ReusedMap
   return std::nullopt;
 }
 
+// The load fails where the verifier finds that code reaches one of them all the same: libbpf puts a call into its place
+// that no kernel knows.
+std::optional<Failure> leaveOutMaps(bpf_object *object, const std::vector<std::string> &names) {
+  for (auto &name : names) {
+    bpf_map *map, *found = nullptr;
+    bpf_object__for_each_map(map, object) if (mapName(map) == name) found = map;
+    if (!found) return refused("the object has no map " + quoted(name) + " to leave out");
+    if (bpf_map__set_autocreate(found, false)) return failedDoing("map " + quoted(name));
+  }
+  return std::nullopt;
+}
+
 Failure explain(int error, const StageSpec &spec, const char *log) {
   std::string said = takeLog();
   std::string where = "program " + quoted(spec.name) + ", function " + quoted(spec.entries[0].function) + ": ";
@@ -249,6 +261,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
     declared[map] = {mapName(map), bpf_map__pin_path(map) && !bpf_map__is_internal(map)};
     bpf_map__set_pin_path(map, nullptr);
   }
+  if (auto failure = leaveOutMaps(object, spec.without)) return *failure;
   if (auto failure = reuseMaps(object, spec.reuse)) return *failure;
 
   std::string name = identifier(spec.name);

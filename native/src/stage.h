@@ -33,6 +33,7 @@ struct StageSpec {
   int chain, counters;
   bool countHead;
   std::vector<ReusedMap> reuse;
+  std::vector<std::string> without;
   std::optional<TraceSpec> trace;
 };
 struct StageMap {

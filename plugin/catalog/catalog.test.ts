@@ -35,7 +35,7 @@ const kernel = {
         flags: 0,
         pinned: false,
         internal: name.startsWith("."),
-        tags: name === "deny_list" ? ["remora:scope=node"] : [],
+        tags: name === "deny_list" ? ["remora:scope=node", "remora:when=rate"] : [],
         layout: "",
       })),
       parameters: [
@@ -90,6 +90,7 @@ test("a program without a manifest has the defaults", async () => {
   assert.is(program.priority, 500);
   assert.equal(program.proceedOn, [-1, 0, 3]);
   assert.equal(program.mapScopes, { deny_list: "node" });
+  assert.equal(program.mapConditions, { deny_list: "rate" });
   assert.is(program.at, "pod");
   assert.is(program.failurePolicy, undefined);
   assert.is(program.object.toString(), "tc");

@@ -6,12 +6,12 @@
 
 import { join } from "node:path";
 import { code, RemoraError } from "../errors.ts";
-import { KernelError, type KernelPort, type ObjectInfo } from "../kernel/port.ts";
+import { KernelError, type KernelPort, type ObjectInfo, type ObjectMap } from "../kernel/port.ts";
 import type { CatalogProgram, ParameterText } from "../model.ts";
 import { checkEntry, findEntry } from "./entry.ts";
 import { type Manifest, type ParseYaml, readManifest, verdicts } from "./manifest.ts";
 import { readParameters, setParameter } from "./parameters.ts";
-import { BadTag, mapScope } from "./tags.ts";
+import { BadTag, type MapTags, mapTags } from "./tags.ts";
 import { openTrustedDirectory, readTrustedFile, type TrustedDirectory } from "./trust.ts";
 import { BadValue } from "./value.ts";
 import { didYouMean, listed, quote } from "./words.ts";
@@ -166,6 +166,7 @@ function loadProgram(
     priority: manifest.priority ?? defaultPriority,
     proceedOn: manifest.proceedOn ?? [...defaultProceedOn],
     mapScopes: scopesOf(path, manifestPath, info, manifest.maps),
+    mapConditions: conditionsOf(path, info),
     params: manifest.params,
     failurePolicy: manifest.failurePolicy,
     namespaces: manifest.namespaces,
@@ -228,13 +229,8 @@ function scopesOf(
   const maps = info.maps.filter((map) => !map.internal);
   const scopes = new Map<string, "pod" | "node">();
   for (const map of maps) {
-    try {
-      const scope = mapScope(map.tags);
-      if (scope) scopes.set(map.name, scope);
-    } catch (error) {
-      if (!(error instanceof BadTag)) throw error;
-      throw new RemoraError(code.badObject, `${path}: map ${map.name}: ${error.message}`);
-    }
+    const { scope } = tagsOf(path, map);
+    if (scope) scopes.set(map.name, scope);
   }
   const names = maps.map((map) => map.name);
   for (const [name, scope] of Object.entries(wanted)) {
@@ -246,4 +242,28 @@ function scopesOf(
     scopes.set(name, scope);
   }
   return Object.fromEntries(scopes);
+}
+
+function conditionsOf(path: string, info: ObjectInfo): CatalogProgram["mapConditions"] {
+  const conditions = info.maps.flatMap((map) => {
+    const { when } = map.internal ? {} : tagsOf(path, map);
+    if (when === undefined) return [];
+    const names = info.parameters.map(({ name }) => name);
+    if (names.includes(when)) return [[map.name, when] as const];
+    const hint = didYouMean(when, names) || ":";
+    throw new RemoraError(
+      code.badObject,
+      `${path}: map ${map.name}: its tag "remora:when=${when}" names no parameter${hint} it has ${listed(names)}`,
+    );
+  });
+  return Object.fromEntries(conditions);
+}
+
+function tagsOf(path: string, map: ObjectMap): MapTags {
+  try {
+    return mapTags(map.tags);
+  } catch (error) {
+    if (!(error instanceof BadTag)) throw error;
+    throw new RemoraError(code.badObject, `${path}: map ${map.name}: ${error.message}`);
+  }
 }

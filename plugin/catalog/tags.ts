@@ -66,14 +66,22 @@ function sourceOf(tag: string, value: string): Source {
   return source;
 }
 
-/** A map's scope, where its tags name one. Throws BadTag. */
-export function mapScope(tags: readonly string[]): "pod" | "node" | undefined {
-  let scope: "pod" | "node" | undefined;
+export interface MapTags {
+  scope?: (typeof scopes)[number];
+  /** The parameter without which the program does not use the map. */
+  when?: string;
+}
+
+/** Throws BadTag. */
+export function mapTags(tags: readonly string[]): MapTags {
+  const read: MapTags = {};
   for (const { tag, key, value } of ownTags(tags)) {
-    const found = key === "scope" ? scopes.find((candidate) => candidate === value) : undefined;
-    if (found === undefined) throw new BadTag(`its tag "${tag}" is not remora:scope=pod or remora:scope=node`);
-    if (scope !== undefined) throw new BadTag(`its tag "${tag}" comes after another scope`);
-    scope = found;
+    const scope = key === "scope" ? scopes.find((candidate) => candidate === value) : undefined;
+    if (scope === undefined && (key !== "when" || value === ""))
+      throw new BadTag(`its tag "${tag}" is not remora:scope=pod, remora:scope=node or remora:when=PARAMETER`);
+    if (read[key as keyof MapTags] !== undefined) throw new BadTag(`its tag "${tag}" comes after another ${key}`);
+    if (scope === undefined) read.when = value;
+    else read.scope = scope;
   }
-  return scope;
+  return read;
 }

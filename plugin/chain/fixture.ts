@@ -37,6 +37,7 @@ export function select(kernel: FakeKernel, name: string, sketch: ProgramSketch =
       priority: 500,
       proceedOn: [-1, 0, 3],
       mapScopes: {},
+      mapConditions: {},
       params: {},
       failurePolicy: undefined,
       namespaces: undefined,

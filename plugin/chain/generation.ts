@@ -15,6 +15,7 @@ import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
 import { type ChainPlan, type PlannedStage, plannedPlaces } from "./plan.ts";
 import type { Handles, Undo } from "./undo.ts";
+import { unneededMaps } from "./unneeded.ts";
 
 export interface LoadedChain {
   chain: Fd;
@@ -117,6 +118,7 @@ function loadStage(
   const { place, position, stage, length } = slot;
   const own = generation[place] as LoadedChain;
   const [{ selected, function: name }] = stage.entries;
+  const without = unneededMaps(selected);
   const request: Omit<StageRequest, "reuse"> = {
     object: selected.program.object,
     name: selected.program.name,
@@ -128,11 +130,14 @@ function loadStage(
     chain: own.chain,
     counters: own.counters,
     countHead: stage.countHead,
+    without,
   };
   const shared = sharedMaps(stage, generation);
-  const others = [...shared, ...carried.filter(({ name }) => !shared.some((map) => map.name === name))];
+  const others = [...shared, ...carried.filter(({ name }) => !shared.some((map) => map.name === name))].filter(
+    ({ name }) => !without.includes(name),
+  );
   for (let round = 1; ; round++) {
-    const ofNode = openNodeMaps(plan.bpffs, selected.program, handles);
+    const ofNode = openNodeMaps(kernel, plan.bpffs, selected.program, without, handles);
     const reuse = [...ofNode, ...others.filter((map) => !ofNode.some(({ name }) => name === map.name))];
     let loaded: Stage;
     try {

@@ -19,9 +19,17 @@ import type { AttachmentPins } from "./pins.ts";
  *
  * ADD, CHECK and a change fail then with "try again later" (11). DEL goes on without the lock: it must neither hang nor fail,
  * and an ADD that it overtakes finds its folder gone and takes back what it made. GC does the same, as the runtime has said
- * that the container is dead. `remora gc` waits for nobody: where somebody is at work, nothing is stale.
+ * that the container is dead. `remora gc` waits for nobody: where somebody is at work, nothing is stale. Who gives up maps
+ * that pods share (`release`) waits for those who open some, or give up others; the next one sees to what he leaves.
  */
-export const lockDeadlines = { add: 10_000, check: 10_000, change: 10_000, del: 5_000, gc: 1_000 } as const;
+export const lockDeadlines = {
+  add: 10_000,
+  check: 10_000,
+  change: 10_000,
+  del: 5_000,
+  gc: 1_000,
+  release: 100,
+} as const;
 
 /** Milliseconds between two tries. */
 const shortest = 2;
@@ -51,7 +59,7 @@ export class Lock implements Disposable {
 }
 
 /** `busy`: another has it, or has just removed it. `gone`: there is no such folder. */
-export function tryLock(kernel: KernelPort, pins: AttachmentPins): Lock | "busy" | "gone" {
+export function tryLock(kernel: KernelPort, pins: Pick<AttachmentPins, "directory">): Lock | "busy" | "gone" {
   let fd: Fd | undefined;
   try {
     fd = kernel.tryLock(pins.directory);
@@ -80,7 +88,7 @@ export function tryLock(kernel: KernelPort, pins: AttachmentPins): Lock | "busy"
  */
 export async function lock(
   kernel: KernelPort,
-  pins: AttachmentPins,
+  pins: Pick<AttachmentPins, "directory">,
   deadline: number,
 ): Promise<Lock | "busy" | "gone"> {
   const end = performance.now() + deadline;

@@ -4,7 +4,7 @@
  *
  *     <root>/<network>/<container>:<interface>/
  *         record                                frozen array map: JSON, says what is attached (see record.ts)
- *         record_next                           the record that a change is about to put in its place (see settle.ts)
+ *         record_next                           the record that an ADD or a change is about to put there (see settle.ts)
  *         g<N>/<place>/chain                    PROG_ARRAY with the stages of generation N
  *         g<N>/<place>/counters                 per-CPU counters, a row per position
  *         g<N>/<place>/base                     what earlier generations have counted, a row per position
@@ -12,6 +12,7 @@
  *         trace/<place>/chain                   stages that report each packet, while somebody traces (see trace.ts)
  *         link_<place>                          the bpf_link of the chain's first stage
  *     <root>/node/<program>/<map>               maps that all pods share
+ *     <root>/node/<program>/<map>:kept          an empty folder: the map stays when no pod uses it (see node-maps.ts)
  *
  * Names are readable where they can be and reversible where they must not be readable: bpffs refuses dots, and a name
  * ends at 255 bytes, so that a longer container id is cut and carries a digest; the record then holds the whole one.
@@ -146,14 +147,18 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
   };
 }
 
+/** No map's own name holds a colon once it is encoded. */
+export const keptEnd = ":kept";
+
 /** The paths of the maps that all pods share, of one program. A network called `node` may stand beside: its folders hold a colon. */
 export function nodeMapPins(
   bpffs: string,
   program = "",
-): { root: string; directory: string; map(name: string): string } {
+): { root: string; directory: string; map(name: string): string; kept(name: string): string } {
   const root = `${rootOf(bpffs)}/node`;
   const directory = `${root}/${encodeName(program)}`;
-  return { root, directory, map: (name) => `${directory}/${encodeName(name)}` };
+  const map = (name: string): string => `${directory}/${encodeName(name, longestName - keptEnd.length)}`;
+  return { root, directory, map, kept: (name) => `${map(name)}${keptEnd}` };
 }
 
 /** The name of an attachment's folder in its network's. */

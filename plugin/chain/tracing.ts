@@ -19,6 +19,7 @@ import { type AttachmentRecord, type RecordedChain, type RecordedStage, readReco
 import { point, settle } from "./settle.ts";
 import { removeTrace, traceIsActive } from "./trace.ts";
 import { Handles, Undo } from "./undo.ts";
+import { unneededMaps } from "./unneeded.ts";
 
 export interface TraceRequest {
   directions: Direction[];
@@ -182,6 +183,7 @@ function loadChain(
       counters,
       countHead: stage.countHead,
       reuse: sameMaps(kernel, stage, selected, handles),
+      without: unneededMaps(selected),
       trace,
     });
     (position === 0 ? kept : handles).own(loaded.program);

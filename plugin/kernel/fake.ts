@@ -242,10 +242,10 @@ export class FakeKernel implements KernelPort {
     const gone = [...(namespace?.interfaces ?? []), ...(namespace?.peers ?? [])];
     for (const link of this.#kept)
       if (link.kind === "link" && link.device && gone.includes(link.device)) link.device = undefined;
-  }
-
     for (const device of gone) this.#qdiscs.delete(device);
     this.#reap();
+  }
+
   /** Everything that is still there: open descriptors, files below the mount, kernel objects, attached links. */
   left(): string[] {
     return [
@@ -384,6 +384,10 @@ export class FakeKernel implements KernelPort {
       throw new KernelError("updateMap", "EINVAL", "Invalid argument");
     held.values.set(key.toString("hex"), Buffer.from(value));
   }
+  deleteFromMap(map: Fd, key: Buffer): void {
+    this.#step("deleteFromMap");
+    this.#held("deleteFromMap", map, "map").values.delete(key.toString("hex"));
+  }
   lookupMap(map: Fd, key: Buffer): Buffer | undefined {
     this.#step("lookupMap");
     const held = this.#held("lookupMap", map, "map");
@@ -494,12 +498,6 @@ export class FakeKernel implements KernelPort {
     held.device = undefined;
   }
 
-  findInterface(netns: string, ifname: string): InterfaceInfo {
-    this.#step(`findInterface ${ifname}`);
-    const namespace = this.#namespaceAt("findInterface", netns);
-    const found = namespace.interfaces.find(({ name }) => name === ifname);
-    if (!found) throw new KernelError("findInterface", "ENODEV", `no interface ${ifname} in ${netns}`);
-    return { ifindex: found.ifindex, mac: found.mac, mtu: 1500, namespace: namespace.identity };
   attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean } {
     this.#step(`attachFilter ${request.direction}`);
     const program = this.#held("attachFilter", request.program, "program");
@@ -539,6 +537,12 @@ export class FakeKernel implements KernelPort {
     return true;
   }
 
+  findInterface(netns: string, ifname: string): InterfaceInfo {
+    this.#step(`findInterface ${ifname}`);
+    const namespace = this.#namespaceAt("findInterface", netns);
+    const found = namespace.interfaces.find(({ name }) => name === ifname);
+    if (!found) throw new KernelError("findInterface", "ENODEV", `no interface ${ifname} in ${netns}`);
+    return { ifindex: found.ifindex, mac: found.mac, mtu: 1500, namespace: namespace.identity };
   }
   interfaceAddresses(netns: string, ifname: string): string[] {
     this.#step(`interfaceAddresses ${ifname}`);
@@ -752,18 +756,6 @@ export class FakeKernel implements KernelPort {
   }
 
   /** Lets go of what nobody holds any more, as reference counts in the kernel do. */
-  #reap(): void {
-    const held = new Set<Kept>(this.#fds.values());
-    for (const { pinned } of this.#nodes.values()) if (pinned) held.add(pinned);
-    // Only user space keeps a PROG_ARRAY filled: a program that uses the array does not.
-    for (const kept of this.#kept) if (kept.kind === "map" && !held.has(kept)) kept.slots.clear();
-    const reached = new Set<Kept>();
-    const visit = (kept: Kept): void => {
-      if (reached.has(kept)) return;
-      reached.add(kept);
-      if (kept.kind === "link") visit(kept.program);
-      else if (kept.kind === "program") kept.maps.forEach(visit);
-      else if (kept.kind === "map") [...kept.slots.values()].forEach(visit);
   #device(operation: string, place: { netns: string | undefined; ifindex: number }): FakeInterface {
     const devices =
       place.netns === undefined
@@ -781,18 +773,30 @@ export class FakeKernel implements KernelPort {
           direction === place.direction &&
           priority === wanted.priority &&
           handle === wanted.handle &&
-          program.id === (wanted.programId ?? program.id),
+          program.id === wanted.programId,
       );
     if (!found) throw new KernelError(operation, "ENOENT", "No such file or directory");
     return found;
   }
+  #reap(): void {
+    const held = new Set<Kept>(this.#fds.values());
+    for (const { pinned } of this.#nodes.values()) if (pinned) held.add(pinned);
+    // Only user space keeps a PROG_ARRAY filled: a program that uses the array does not.
+    for (const kept of this.#kept) if (kept.kind === "map" && !held.has(kept)) kept.slots.clear();
+    const reached = new Set<Kept>();
+    const visit = (kept: Kept): void => {
+      if (reached.has(kept)) return;
+      reached.add(kept);
+      if (kept.kind === "link") visit(kept.program);
+      else if (kept.kind === "program") kept.maps.forEach(visit);
+      else if (kept.kind === "map") [...kept.slots.values()].forEach(visit);
     };
     held.forEach(visit);
+    for (const filters of this.#qdiscs.values()) for (const { program } of filters) visit(program);
     for (const kept of this.#kept) if (!reached.has(kept)) this.#kept.delete(kept);
   }
 }
 
-    for (const filters of this.#qdiscs.values()) for (const { program } of filters) visit(program);
 function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/"));
 }

@@ -121,6 +121,8 @@ export interface StageRequest {
   countHead: boolean;
   /** Maps of the object to use instead of new ones, by name. */
   reuse: { name: string; fd: Fd }[];
+  /** Maps of the object that are not made: with these parameters its code does not reach them. */
+  without?: string[];
   /** Reports each packet, when it reaches the chain and after each program. Verdicts stay as they are. */
   trace?: StageTrace;
 }
@@ -304,8 +306,6 @@ export interface AttachRequest {
   before?: boolean;
 }
 
-export interface KernelPort {
-  /** Reads an object: ELF and BTF only. Throws EREFUSED with the reason for what can never be loaded (not ELF, legacy maps, ...). */
 /** One direction of one device, where filters hang on the clsact qdisc. */
 export interface FilterPlace {
   /** Undefined: the plugin's own network namespace. */

@@ -39,6 +39,7 @@ export function program(name: string, changes: Partial<CatalogProgram> = {}): Ca
     priority: 500,
     proceedOn: [-1, 0, 3],
     mapScopes: {},
+    mapConditions: {},
     params: {},
     failurePolicy: undefined,
     namespaces: undefined,

@@ -28,6 +28,7 @@
  *			addresses (all it was given, a list), ipv4, ipv6 (the first of the family, the default
  *			where there is none), mac
  *	scope=S		on a map: "pod" (each pod has its own, the default) or "node" (one for all pods)
+ *	when=GLOBAL	on a map: it is only made where this parameter is not 0; the program must not reach it otherwise
  *
  *	unit		C type			text				value
  *	bitrate		unsigned integer	10Mbit, 1.5Gbit, 800kbit	bits per second; k is 1000
@@ -37,8 +38,8 @@
  *	dscp		unsigned integer	EF, AF41, CS3, 0..63		the 6-bit code point
  *	ipv4		__be32, __u8[4]		10.1.2.3			network byte order
  *	ipv6		16 bytes		2001:db8::1			network byte order
- *	address		union remora_address	either family			network byte order, IPv4 v4-mapped
  *	mac		__u8[6]			02:00:00:00:00:01
+ *	address		union remora_address	either family			network byte order, IPv4 v4-mapped
  *	prefix		struct remora_prefix	10.0.0.0/8, 2001:db8::/32, any
  *	rule		struct remora_rule	deny tcp 10.0.0.0/8 80-90
  *
@@ -76,9 +77,10 @@
 #define REMORA_CHOICE(name, value) REMORA_TAG("choice=" name "=" value)
 #define REMORA_COUNT(global) REMORA_TAG("count=" global)
 #define REMORA_HELP(text) REMORA_TAG("help=" text)
-/* After a map's name: `} deny_list SEC(".maps") REMORA_SCOPE("node");` */
 #define REMORA_FROM(source) REMORA_TAG("from=" source)
+/* After a map's name: `} deny_list SEC(".maps") REMORA_SCOPE("node");` */
 #define REMORA_SCOPE(scope) REMORA_TAG("scope=" scope)
+#define REMORA_WHEN(parameter) REMORA_TAG("when=" parameter)
 
 /* An address of either family, in network byte order; IPv4 as ::ffff:a.b.c.d. */
 union remora_address {
