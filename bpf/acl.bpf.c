@@ -3,6 +3,10 @@
  * acl: allows or denies by prefix, protocol and ports. It keeps no state: each packet is judged by itself, so with
  * `default_action: deny` answers need a rule as well (`allow egress tcp any sport 443`).
  *
+ * With `deny_list`, packets of the node's deny list are dropped before any rule is asked. All pods of the node share the
+ * list, and a change of it (`remora maps --node acl denied`) holds for the next packet. It is looked up for IP packets,
+ * by their remote side, but not for neighbour and router discovery, which never comes from farther than the own link.
+ *
  * Rules are tried in order, the first that matches decides, `default_action` where none does. A prefix is the remote
  * side: the source on ingress, the destination on egress. One body serves both directions, over counters they share.
  *
@@ -13,11 +17,12 @@
  *    first fragment and is never put together; and with a default of deny, `allow udp any 53` lets no fragments
  *    through, since nothing says that they belong to port 53.
  *  - What cannot be read (cut short, more than 8 IPv6 extension headers) is dropped: no rule can be sure about it.
- *  - Without rules and with a default of allow, the verifier removes all of it.
+ *  - Without rules and deny list and with a default of allow, the verifier removes all of it.
  */
 #include <remora/packet.h>
 #include <remora/params.h>
 #include <remora/prefix.h>
+#include <remora/rule.h>
 #include <remora/verdict.h>
 
 #define MAX_RULES 32
@@ -27,6 +32,24 @@ const volatile struct remora_rule rules[MAX_RULES] REMORA_UNIT("rule") REMORA_CO
 const volatile __u32 rules_count = 0;
 const volatile __u32 default_action REMORA_CHOICE("allow", "1") REMORA_CHOICE("deny", "2")
 	REMORA_HELP("what happens to a packet that no rule matches") = REMORA_ALLOW;
+const volatile bool deny_list
+	REMORA_HELP("drop what comes from or goes to the node's deny list, before any rule") = false;
+
+/*
+ * The deny list. The longest prefix counts a packet that it drops; memory is taken by the prefixes that are in it alone.
+ * There is room for two lists of 131072 prefixes: one replaces the other without a gap.
+ */
+struct denied {
+	__u64 packets;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 2 * 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct remora_prefix_key);
+	__type(value, struct denied);
+} denied SEC(".maps") REMORA_SCOPE("node") REMORA_WHEN("deny_list");
 
 struct hits {
 	__u64 ingress;
@@ -39,6 +62,7 @@ struct decisions {
 	struct hits by_default;
 	struct hits neighbour;
 	struct hits malformed;
+	struct hits deny_list;
 };
 
 struct {
@@ -48,70 +72,40 @@ struct {
 	__type(value, struct decisions);
 } decisions SEC(".maps");
 
-/* A packet as the rules see it. */
-struct subject {
-	struct remora_flow flow;
-	__u32 protocol;	 /* NOT_IP where it has none */
-	__u32 no_ports;	 /* 1: no rule with ports matches */
-	__u32 discovery; /* 1: IPv6 neighbour or router discovery */
-	__u32 reserved;
-};
-
-/*
- * Where the subject is put together, in place of the stack: the verifier keeps no account of what stands in a map, so
- * all ways through the headers come out as one, and the rules are gone through once. Nothing in it outlives a packet.
- */
+/* Where the subject is put together, see remora/rule.h. Nothing in it outlives a packet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct subject);
+	__type(value, struct remora_subject);
 } scratch SEC(".maps");
 
-#define NOT_IP 256
-
-/* 0 where the port is in the range; otherwise the sign of how far it is short of the one end or past the other. */
-static __always_inline __u32 outside(__be16 port, __u32 first, __u32 last)
-{
-	__u32 value = bpf_ntohs(port);
-
-	return ((value - first) | (last - value)) >> 31;
-}
-
-/*
- * All differences are gathered and tested at once: only the rule, which the verifier knows, decides about branches. So
- * each rule is a few instructions more for the verifier, instead of a few ways more through all the rules after it.
- */
-static __always_inline bool matches(const volatile struct remora_rule *rule, const struct subject *subject,
-				    enum remora_direction direction)
+/* Whether the packet's remote side lies within a prefix of the deny list. */
+static __always_inline bool is_denied(const struct remora_subject *subject, enum remora_direction direction)
 {
 	const struct remora_flow *flow = &subject->flow;
-	__u8 match = rule->match;
-	__u64 differs;
+	struct remora_prefix_key key;
+	struct denied *found;
 
-	if (rule->direction != REMORA_BOTH && rule->direction != direction)
+	if (!flow->family || subject->discovery)
 		return false;
-	differs = match & REMORA_MATCH_PROTOCOL ? subject->protocol ^ rule->protocol : subject->discovery;
-	if (match & (REMORA_MATCH_SOURCE_PORT | REMORA_MATCH_DESTINATION_PORT))
-		differs |= subject->no_ports;
-	if (match & REMORA_MATCH_SOURCE_PORT)
-		differs |= outside(flow->source_port, rule->source_port_first, rule->source_port_last);
-	if (match & REMORA_MATCH_DESTINATION_PORT)
-		differs |= outside(flow->destination_port, rule->destination_port_first, rule->destination_port_last);
-	differs |= remora_prefix_differs(&rule->prefix, flow->family,
-					 direction == REMORA_INGRESS ? &flow->source : &flow->destination);
-	return !differs;
+	key = remora_prefix_key(flow->family, direction == REMORA_INGRESS ? &flow->source : &flow->destination);
+	found = bpf_map_lookup_elem(&denied, &key);
+	if (!found)
+		return false;
+	__sync_fetch_and_add(&found->packets, 1);
+	return true;
 }
 
 static __always_inline int judge(struct __sk_buff *skb, enum remora_direction direction)
 {
 	struct remora_packet packet;
 	struct decisions *all;
-	struct subject *subject;
+	struct remora_subject *subject;
 	struct hits *hits;
 	__u32 action, i, key = 0;
 
-	if (!rules_count && default_action == REMORA_ALLOW)
+	if (!rules_count && default_action == REMORA_ALLOW && !deny_list)
 		return REMORA_NEXT;
 	all = bpf_map_lookup_elem(&decisions, &key);
 	subject = bpf_map_lookup_elem(&scratch, &key);
@@ -125,13 +119,15 @@ static __always_inline int judge(struct __sk_buff *skb, enum remora_direction di
 		hits = &all->neighbour;
 		action = REMORA_ALLOW;
 	} else {
-		remora_flow(skb, &packet, &subject->flow);
-		subject->protocol = packet.family ? packet.protocol : NOT_IP;
-		subject->no_ports = !packet.has_transport || !remora_has_ports(packet.protocol);
-		subject->discovery = remora_is_neighbour_discovery(skb, &packet);
+		remora_subject(skb, &packet, subject);
+		if (deny_list && is_denied(subject, direction)) {
+			hits = &all->deny_list;
+			action = REMORA_DENY;
+			goto decided;
+		}
 #pragma clang loop unroll(disable)
 		for (i = 0; i < MAX_RULES && i < rules_count; i++)
-			if (matches(&rules[i], subject, direction))
+			if (remora_rule_matches(&rules[i], subject, direction))
 				break;
 		if (i < MAX_RULES && i < rules_count) {
 			hits = &all->rules[i];
@@ -144,6 +140,7 @@ static __always_inline int judge(struct __sk_buff *skb, enum remora_direction di
 			action = default_action;
 		}
 	}
+decided:
 	if (direction == REMORA_INGRESS)
 		hits->ingress++;
 	else

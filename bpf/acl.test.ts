@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { prefixKey } from "../plugin/catalog/address.ts";
 import type { Direction } from "../plugin/kernel/port.ts";
-import { laboratory } from "./laboratory.ts";
+import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
 import { readDecisions } from "./layout.ts";
 import {
   arp,
@@ -30,6 +31,8 @@ interface Row {
   what: string;
   rules?: string;
   default?: "allow" | "deny";
+  /** Prefixes of the deny list, which is on where there are any (also where there are none, in `[]`). */
+  denied?: string[];
   direction?: Direction;
   packet: Buffer;
   verdict: "pass" | "drop";
@@ -313,6 +316,141 @@ const tables: Record<string, Row[]> = {
       by: "default",
     },
   ],
+  "deny list": [
+    { what: "empty", denied: [], packet: web, verdict: "pass", by: "default" },
+    { what: "the source on ingress", denied: ["10.0.0.1"], packet: web, verdict: "drop", by: "deny list" },
+    { what: "not the destination", denied: ["10.0.0.2"], packet: web, verdict: "pass", by: "default" },
+    {
+      what: "the destination on egress",
+      denied: ["10.0.0.2"],
+      direction: "egress",
+      packet: web,
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "before any rule",
+      rules: "allow any",
+      denied: ["10.0.0.0/8"],
+      packet: web,
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "rules decide about the rest",
+      rules: "allow tcp",
+      denied: ["11.0.0.0/8"],
+      packet: web,
+      verdict: "pass",
+      by: "rule 0",
+    },
+    {
+      what: "and the default",
+      default: "deny",
+      denied: ["11.0.0.0/8"],
+      packet: web,
+      verdict: "drop",
+      by: "default",
+    },
+    {
+      what: "within a /8, beside longer ones",
+      denied: ["10.0.0.0/8", "10.0.0.0/31", "10.0.0.2/31", "10.0.0.0/24"],
+      packet: web,
+      verdict: "drop",
+      by: "deny list",
+    },
+    { what: "just outside", denied: ["10.0.0.2/31", "10.0.0.0/32"], packet: web, verdict: "pass", by: "default" },
+    { what: "all of IPv4", denied: ["0.0.0.0/0"], packet: web, verdict: "drop", by: "deny list" },
+    { what: "all of IPv6 is not IPv4", denied: ["::/0"], packet: web, verdict: "pass", by: "default" },
+    {
+      what: "all of IPv4 is not IPv6",
+      denied: ["0.0.0.0/0"],
+      packet: ethernet(ipv6({}, tcp())),
+      verdict: "pass",
+      by: "default",
+    },
+    {
+      what: "all of IPv6",
+      denied: ["::/0"],
+      packet: ethernet(ipv6({}, tcp())),
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "an IPv6 /32",
+      denied: ["2001:db8::/32"],
+      packet: ethernet(ipv6({}, tcp())),
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "a whole IPv6 address, on egress",
+      denied: ["2001:db8::2"],
+      direction: "egress",
+      packet: ethernet(ipv6({}, udp())),
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "a whole IPv6 address, but for its last bit",
+      denied: ["2001:db8::"],
+      packet: ethernet(ipv6({}, tcp())),
+      verdict: "pass",
+      by: "default",
+    },
+    {
+      what: "a v4-mapped address in an IPv6 header is no IPv4",
+      denied: ["10.0.0.1"],
+      packet: ethernet(ipv6({ source: "::ffff:10.0.0.1" }, tcp())),
+      verdict: "pass",
+      by: "default",
+    },
+    {
+      what: "behind two tags",
+      denied: ["10.0.0.1"],
+      packet: ethernet(vlan(7, vlan(8, ipv4({}, tcp())), 0x88a8)),
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "IPv6 behind a tag and extension headers",
+      denied: ["2001:db8::1"],
+      packet: ethernet(vlan(7, ipv6({}, extension("hopByHop", tcp(), 16)))),
+      verdict: "drop",
+      by: "deny list",
+    },
+    { what: "a later fragment", denied: ["10.0.0.1"], packet: later4, verdict: "drop", by: "deny list" },
+    { what: "a later fragment of IPv6", denied: ["2001:db8::1"], packet: later6, verdict: "drop", by: "deny list" },
+    {
+      what: "what has no ports",
+      denied: ["10.0.0.1"],
+      packet: ethernet(ipv4({}, protocol(47))),
+      verdict: "drop",
+      by: "deny list",
+    },
+    {
+      what: "no neighbour discovery",
+      denied: ["::/0"],
+      packet: solicitation(255),
+      verdict: "pass",
+      by: "neighbour",
+    },
+    {
+      what: "but what only looks like it",
+      denied: ["::/0"],
+      packet: solicitation(254),
+      verdict: "drop",
+      by: "deny list",
+    },
+    { what: "no ARP", denied: ["0.0.0.0/0", "::/0"], packet: ethernet(arp()), verdict: "pass", by: "neighbour" },
+    {
+      what: "nothing that is not IP",
+      denied: ["0.0.0.0/0", "::/0"],
+      packet: ethernet(other()),
+      verdict: "pass",
+      by: "default",
+    },
+  ],
   malformed: [
     {
       what: "IPv4 of version 5",
@@ -367,6 +505,13 @@ const tables: Record<string, Row[]> = {
       by: "rule 0",
     },
     {
+      what: "not even looked up in the deny list",
+      denied: ["0.0.0.0/0"],
+      packet: ethernet(ipv4({ version: 5 }, tcp())),
+      verdict: "drop",
+      by: "malformed",
+    },
+    {
       what: "not judged without rules",
       packet: ethernet(ipv4({ version: 5 }, tcp())),
       verdict: "pass",
@@ -383,16 +528,40 @@ function settings(rules: string | undefined, byDefault: string | undefined): Rec
 }
 
 for (const [table, rows] of Object.entries(tables))
-  for (const { what, rules, default: byDefault, direction = "ingress", packet, verdict, by } of rows)
+  for (const { what, rules, default: byDefault, denied, direction = "ingress", packet, verdict, by } of rows)
     test(`${table}: ${what}: ${verdict}`, () => {
       using lab = laboratory();
-      const chain = lab.chain([{ program: "acl", entry: `acl_${direction}`, params: settings(rules, byDefault) }]);
+      const params = { ...settings(rules, byDefault), ...(denied && { deny_list: "true" }) };
+      const chain = lab.chain([{ program: "acl", entry: `acl_${direction}`, params }]);
+      deny(lab, chain, denied ?? []);
       assert.is(chain.run(packet), verdict === "pass" ? next : shot);
       assert.is(
         readDecisions(chain.members[0]?.totals("decisions") ?? []),
         by === "nothing" ? "" : `1 ${by} ${direction}`,
       );
     });
+
+/** Puts prefixes on the deny list. Returns how many packets each has dropped. */
+function deny({ kernel }: Laboratory, chain: Chain, prefixes: string[]): () => number[] {
+  const list = chain.members[0]?.stage.maps.find(({ name }) => name === "denied");
+  if (!list) throw new Error("acl was loaded without its deny list");
+  const keys = prefixes.map((prefix) => prefixKey.encode(prefix));
+  for (const key of keys) kernel.updateMap(list.fd, key, Buffer.alloc(8));
+  return () => keys.map((key) => Number(kernel.lookupMap(list.fd, key)?.readBigUInt64LE()));
+}
+
+test("deny list: the longest prefix counts what it drops, and a prefix taken off drops no more", () => {
+  using lab = laboratory();
+  const chain = lab.chain([{ program: "acl", entry: "acl_ingress", params: { deny_list: "true" } }]);
+  const dropped = deny(lab, chain, ["10.0.0.0/8", "10.0.0.1"]);
+  for (const source of ["10.0.0.1", "10.0.0.1", "10.0.0.3", "11.0.0.1"])
+    assert.is(chain.run(ethernet(ipv4({ source }, tcp()))), source === "11.0.0.1" ? next : shot);
+  assert.equal(dropped(), [1, 2]);
+  const list = chain.members[0]?.stage.maps.find(({ name }) => name === "denied");
+  for (const prefix of ["10.0.0.0/8", "10.0.0.1", "10.0.0.1"])
+    lab.kernel.deleteFromMap(list?.fd ?? -1, prefixKey.encode(prefix));
+  assert.is(chain.run(web), next);
+});
 
 test("cut short anywhere, a packet is judged as the whole one or dropped", () => {
   using lab = laboratory();

@@ -15,7 +15,7 @@ export function readTotals(words: number[]): Record<string, number[]> {
 }
 
 const maxRules = 32;
-const withoutRule = ["default", "neighbour", "malformed"];
+const withoutRule = ["default", "neighbour", "malformed", "deny list"];
 
 /** `struct decisions` of acl, a pair of ingress and egress each: `1 rule 0 ingress, 3 default egress`. */
 export function readDecisions(words: number[]): string {

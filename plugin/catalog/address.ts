@@ -4,6 +4,7 @@
  * family, IPv4 as v4-mapped `::ffff:a.b.c.d`.
  */
 
+import type { BtfType } from "../kernel/port.ts";
 import { BadValue, type Codec } from "./value.ts";
 import { quote } from "./words.ts";
 
@@ -154,6 +155,37 @@ export const prefix: Codec = {
   },
   decode: formatPrefix,
 };
+
+/** Of `struct remora_prefix_key`: the bits of family and reserved, which its length counts as well. */
+const familyBits = 32;
+
+/** `struct remora_prefix_key`, a key of an LPM trie: length (32 bits, as the machine has them), family, reserved[3], address[16]. */
+export const prefixKey: Codec = {
+  expects: "a prefix such as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32",
+  size: 24,
+  encode(text) {
+    if (text.toLowerCase() === "any")
+      throw new BadValue(`${quote(text)} is more than one prefix: 0.0.0.0/0 is all of IPv4, ::/0 all of IPv6`);
+    const bytes = prefix.encode(text);
+    const key = Buffer.alloc(24);
+    key.writeUInt32LE(familyBits + (bytes[lengthAt] ?? 0));
+    key[4] = familyOf(bytes);
+    key.set(bytes.subarray(0, 16), 8);
+    return key;
+  },
+  decode(key) {
+    const bytes = Buffer.alloc(24);
+    bytes.set(key.subarray(8, 24));
+    bytes[lengthAt] = key.readUInt32LE() - familyBits;
+    bytes[familyAt] = key[4] ?? 0;
+    return formatPrefix(bytes);
+  },
+};
+
+/** Whether a map has such keys. */
+export function isPrefixKey(type: BtfType): boolean {
+  return type.kind === "struct" && type.name === "remora_prefix_key" && type.size === prefixKey.size;
+}
 
 export function familyOf(prefixBytes: Buffer): number {
   return prefixBytes[familyAt] ?? 0;

@@ -48,7 +48,9 @@ test("count and acl of the library are found with their entries and parameters",
 
   const acl = catalog.get("acl");
   const parameters = readParameters(acl.path, acl.info);
-  assert.equal([...parameters.keys()].sort(), ["default_action", "rules"]);
+  assert.equal([...parameters.keys()].sort(), ["default_action", "deny_list", "rules"]);
+  assert.equal(acl.mapScopes, { denied: "node" });
+  assert.equal(acl.mapConditions, { denied: "deny_list" });
   const rules = parameters.get("rules");
   assert.is(rules?.type, "struct remora_rule[32]");
   assert.is(rules?.unit, "rule");
