@@ -3,10 +3,12 @@
 
 import { requireBpffs } from "../chain/bpffs.ts";
 import { type Collected, collect, defaultGraceSeconds } from "../chain/collect.ts";
+import { listNodeMaps } from "../chain/node-maps.ts";
+import type { KernelPort } from "../kernel/port.ts";
 import { reasonOf } from "./checks/check.ts";
 import type { Command } from "./command.ts";
 import { type Row, table } from "./table.ts";
-import { type Page, pageFor, shortId } from "./terminal.ts";
+import { type Page, pageFor, paragraph, shortId } from "./terminal.ts";
 
 export const command: Command = {
   operands: "",
@@ -20,18 +22,44 @@ interrupted ADD left half made, once nothing was added to it for ${defaultGraceS
 a live interface stays; where a change of its chain was interrupted, the change is finished or taken
 back. What somebody is at work on is left alone. Exit status 1 where something could not be done.
 
---json prints {"dryRun":BOOLEAN,"removed":[L],"settled":[L],"failed":[L]} with
-L = {"network","containerId","ifname","reason"}.`,
+Maps that pods share go when no pod uses them; those that were filled by hand (remora maps --node)
+stay, and are named.
+
+--json prints {"dryRun":BOOLEAN,"removed":[L],"settled":[L],"failed":[L],"kept":[{"program","map"}]}
+with L = {"network","containerId","ifname","reason"}; "kept" are shared maps that no pod uses.`,
   async run({ args, io, tools, json, bpffs }) {
     const kernel = await tools.kernel();
     requireBpffs(kernel, bpffs);
     const dryRun = args.flag("dry-run");
     const view = { dryRun, ...viewOf(collect(kernel, bpffs, { dryRun })) };
     const { failed } = view;
-    io.stdout(json ? `${JSON.stringify(view)}\n` : renderCollected(view, pageFor(io)));
+    const kept = keptMaps(kernel, bpffs);
+    io.stdout(
+      json
+        ? `${JSON.stringify({ ...view, kept })}\n`
+        : renderCollected(view, pageFor(io)) + renderKept(kept, pageFor(io)),
+    );
     return failed.length === 0 ? 0 : 1;
   },
 };
+
+/** Maps that nobody uses and an administrator keeps. */
+function keptMaps(kernel: KernelPort, bpffs: string): { program: string; map: string }[] {
+  return listNodeMaps(kernel, bpffs)
+    .filter(({ kept, attachments }) => kept && attachments === 0)
+    .map(({ program, map }) => ({ program, map }));
+}
+
+function renderKept(kept: { program: string; map: string }[], page: Page): string {
+  const lines = kept.flatMap(({ program, map }) =>
+    paragraph(
+      page,
+      `Kept, although no pod uses it: ${program} ${map}, filled by hand. remora maps --node ${program} ${map} --release lets it go.`,
+      0,
+    ),
+  );
+  return lines.map((line) => `${line}\n`).join("");
+}
 
 interface Line {
   network: string;

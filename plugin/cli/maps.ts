@@ -1,45 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `remora maps`: what the maps of a pod's program hold, decoded by their BTF. */
+/** `remora maps`: what the maps of a pod's program hold, decoded by their BTF. Those of the node are in node-maps.ts. */
 
 import { chainPlaces, directionAt } from "../chain/places.ts";
 import type { RecordedStage } from "../chain/record.ts";
 import { Handles } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
-import { type Direction, KernelError, type KernelPort, type MapInfo } from "../kernel/port.ts";
+import type { Direction, KernelPort, MapInfo } from "../kernel/port.ts";
 import type { Place } from "../model.ts";
-import { type Decoded, decode, decodeSum, splitCpus, untyped } from "../values/decode.ts";
-import { type Command, UsageError } from "./command.ts";
+import { type Arguments, type Command, UsageError } from "./command.ts";
+import { type MapContents, readEntries, renderContents } from "./map-contents.ts";
+import { nodeHelp, nodeOptions, refuseNodeOptions, runNodeMaps } from "./node-maps.ts";
 import { type Recorded, recordsOf } from "./records.ts";
 import { ownerOf } from "./selector.ts";
-import { type Page, pageFor, printable } from "./terminal.ts";
+import { type Page, pageFor } from "./terminal.ts";
 
 /** One map as `--json` prints it. */
-export interface ShownMap {
+export interface ShownMap extends MapContents {
   program: string;
   ifname: string;
   /** Where the program stands; both directions where they share the map. */
   at: { direction: Direction; at: Place; position: number }[];
-  name: string;
-  type: string;
-  id: number;
-  keySize: number;
-  valueSize: number;
-  maxEntries: number;
-  /** `value`, or one of `values` per CPU. Undefined where nothing can be read; `unreadable` says why. */
-  entries?: { key: Decoded; value?: Decoded; values?: Decoded[] }[];
-  /** There are more than the limit allowed. */
-  more: boolean;
-  unreadable?: string;
 }
 
 const defaultLimit = 1000;
 
 export const command: Command = {
-  operands: "POD PROGRAM [MAP]",
+  operands: "POD PROGRAM [MAP]  or  --node [PROGRAM [MAP]]",
   maxOperands: 3,
   options: {
     "per-cpu": { type: "boolean", help: "the values of each CPU apart, instead of their sum" },
     limit: { type: "string", value: "N", help: `entries read of each map (default ${defaultLimit})` },
+    ...nodeOptions,
   },
   help: `
 Shows what the maps of one of a pod's programs hold, with the names that the program's BTF gives to
@@ -54,14 +45,17 @@ bytes of unknown type are hexadecimal.
 --json prints {"maps":[{"program","ifname","at":[{"direction","at","position"}],"name","type","id",
 "keySize","valueSize","maxEntries","entries":[{"key","value"}],"more":false}]}, with "values" (one
 per CPU) instead of "value" for --per-cpu, and "unreadable" instead of "entries" where a map cannot
-be read.`,
-  async run({ args, io, tools, json, bpffs }) {
+be read.
+
+${nodeHelp}`,
+  async run(call) {
+    const { args, io, tools, json, bpffs } = call;
+    if (args.flag("node")) return await runNodeMaps(call, limitOf(args));
+    refuseNodeOptions(args);
     const [pod, program, map] = args.positionals;
     if (pod === undefined || program === undefined)
       throw new UsageError("whose maps? Give a pod and one of its programs: remora maps POD PROGRAM");
-    const limit = Number(args.text("limit") ?? defaultLimit);
-    if (!Number.isInteger(limit) || limit < 1 || limit > 1_000_000)
-      throw new UsageError(`--limit ${args.text("limit")}: give a whole number from 1 to 1000000`);
+    const limit = limitOf(args);
     const kernel = await tools.kernel();
     const recorded = recordsOf(kernel, bpffs, pod);
     const maps = readMaps(kernel, recorded, { program, map, limit, perCpu: args.flag("per-cpu") });
@@ -69,6 +63,13 @@ be read.`,
     return 0;
   },
 };
+
+function limitOf(args: Arguments): number {
+  const limit = Number(args.text("limit") ?? defaultLimit);
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1_000_000)
+    throw new UsageError(`--limit ${args.text("limit")}: give a whole number from 1 to 1000000`);
+  return limit;
+}
 
 function first<T>(list: T[]): T {
   const [one] = list;
@@ -159,50 +160,6 @@ function mapsOf(kernel: KernelPort, stage: RecordedStage, remoras: number[]): Ma
   return maps;
 }
 
-/** Types that hold nothing a key leads to. */
-const withoutKeys: Record<string, string> = {
-  ringbuf: "a ring buffer: what it carries goes to who reads it first",
-  user_ringbuf: "a ring buffer from user space to the program",
-  perf_event_array: "a perf event array: what it carries goes to who reads it first",
-  queue: "a queue: to read is to take out",
-  stack: "a stack: to read is to take out",
-  bloom_filter: "a Bloom filter: it tells no keys",
-};
-
-function readEntries(
-  kernel: KernelPort,
-  info: MapInfo,
-  { limit, perCpu }: Wanted,
-): Pick<ShownMap, "entries" | "more" | "unreadable"> {
-  const reason = withoutKeys[info.type];
-  if (reason !== undefined) return { more: false, unreadable: reason };
-  using handles = new Handles(kernel);
-  try {
-    const fd = handles.own(kernel.openMapById(info.id));
-    const types = kernel.mapTypes(fd);
-    const { entries, more } = kernel.mapEntries(fd, limit);
-    const ids = info.type === "prog_array" || info.type.endsWith("_of_maps");
-    const number = { kind: "int", name: "", size: 4, signed: false, encoding: "int" } as const;
-    const array = info.type.includes("array");
-    const keyType = types && types.key.kind !== "other" ? types.key : array ? number : untyped(info.keySize);
-    const valueType = ids ? number : (types?.value ?? untyped(info.valueSize));
-    const cpus = (value: Buffer): Buffer[] =>
-      info.type.includes("percpu") ? splitCpus(value, info.valueSize) : [value];
-    return {
-      more,
-      entries: entries.map(({ key, value }) => ({
-        key: decode(keyType, key),
-        ...(perCpu && info.type.includes("percpu")
-          ? { values: cpus(value).map((each) => decode(valueType, each)) }
-          : { value: decodeSum(valueType, cpus(value)) }),
-      })),
-    };
-  } catch (error) {
-    if (!(error instanceof KernelError)) throw error;
-    return { more: false, unreadable: error.message };
-  }
-}
-
 // ---- the page ----------------------------------------------------------------------------------------------------
 
 /** The page that a person reads. */
@@ -215,62 +172,5 @@ function renderMap(map: ShownMap, owner: string, page: Page): string[] {
   const places = map.at
     .map(({ direction, at, position }) => `${direction}${at === "host" ? " (host)" : ""} ${position}`)
     .join(", ");
-  const size = `${map.entries?.length ?? 0}${map.more ? "+" : ""} of ${map.maxEntries}`;
-  const title = [
-    `${page.paint(printable(map.name), "strong")}  ${map.type}  ${size}  id ${map.id}`,
-    `  ${page.paint(printable(`${owner}  ${map.ifname}  ${map.program}, ${places}`), "faint")}`,
-  ];
-  if (map.entries === undefined) return [...title, `  ${page.paint(printable(map.unreadable ?? ""), "warn")}`];
-  const array = map.type.endsWith("array");
-  const kept = map.entries.filter((entry) => !array || !isZero(entry.values ?? entry.value ?? 0));
-  const left = map.entries.length - kept.length;
-  return [
-    ...title,
-    ...kept.flatMap(({ key, value, values }) =>
-      values === undefined
-        ? tree(inline(key), value ?? null, 2, page.width)
-        : values.flatMap((each, cpu) => (isZero(each) ? [] : tree(`${inline(key)} cpu ${cpu}`, each, 2, page.width))),
-    ),
-    ...(map.entries.length === 0 ? [`  ${page.paint("empty", "faint")}`] : []),
-    ...(left > 0 ? [`  ${page.paint(`${left} ${left === 1 ? "entry holds" : "entries hold"} zeros`, "faint")}`] : []),
-    ...(map.more ? [`  ${page.paint("and more: --limit N", "faint")}`] : []),
-  ];
-}
-
-/** A name and its value: on one line where it fits, else its parts below, two columns further in. */
-function tree(name: string, value: Decoded, indent: number, width: number): string[] {
-  const margin = " ".repeat(indent);
-  const line = `${margin}${name}: ${inline(value)}`;
-  const deep = typeof value === "object" && value !== null;
-  const simple =
-    !deep || !Object.values(value).some((part) => typeof part === "object" && part !== null && !Array.isArray(part));
-  if (!deep || (simple && line.length <= width))
-    return [line.length <= width ? line : `${line.slice(0, width - 3)}...`];
-  const parts: [string, Decoded][] = Array.isArray(value)
-    ? value.map((part, index) => [String(index), part])
-    : Object.entries(value).map(([key, part]) => [printable(key), part]);
-  const said = parts.filter(([, part]) => !isZero(part));
-  const zeros = parts.length - said.length;
-  return [
-    `${margin}${name}:`,
-    ...said.flatMap(([key, part]) => tree(key, part, indent + 2, width)),
-    ...(zeros > 0 ? [`${margin}  (${zeros} of ${parts.length} are zero)`] : []),
-  ];
-}
-
-function inline(value: Decoded): string {
-  if (typeof value === "string") return printable(/^[\w.:/-]+$/.test(value) ? value : JSON.stringify(value));
-  if (typeof value !== "object" || value === null) return String(value);
-  if (Array.isArray(value)) return `[${value.map(inline).join(" ")}]`;
-  return Object.entries(value)
-    .map(([name, part]) => {
-      const nested = typeof part === "object" && part !== null && !Array.isArray(part);
-      return `${printable(name)}=${nested ? `{${inline(part)}}` : inline(part)}`;
-    })
-    .join(" ");
-}
-
-function isZero(value: Decoded): boolean {
-  if (typeof value === "object" && value !== null) return Object.values(value).every(isZero);
-  return value === 0 || value === false || value === "" || (typeof value === "string" && /^0+$/.test(value));
+  return renderContents(map, `${owner}  ${map.ifname}  ${map.program}, ${places}`, page);
 }
