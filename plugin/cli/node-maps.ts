@@ -37,16 +37,17 @@ export const nodeOptions: Options = {
   dir: { type: "string", multiple: true, value: "DIR", help: "a program directory, to make a map from" },
 };
 
-export const nodeHelp = `With --node: the maps that all pods of this node share, because their program's manifest or object says
-so; without PROGRAM all of them, a line each. A map whose keys are prefixes (acl's "denied") is a list
-that can be changed: --add, --remove and --load hold from the next packet of every pod on. A file has
-one prefix a line; what follows "#" or ";" is a comment. All of it is checked before anything is
-changed; what is new is added first, then what is not in the file is removed. Two such commands wait
-for each other. One that was killed leaves a list between the old and the new: repeat it.
+export const nodeHelp = `With --node: the maps that all pods of this node share, as their program's manifest or object
+says; without PROGRAM all of them, a line each. A map whose keys are prefixes (acl's "denied") is
+a list that can be changed: --add, --remove and --load hold from the next packet of every pod on.
+A file has one prefix a line; what follows "#" or ";" is a comment. All of it is checked before
+anything is changed; what is new is added first, then what is not in the file is removed. Two such
+commands wait for each other. One that was killed leaves a list between the old and the new:
+repeat it.
 
-Where no pod uses the program yet, the map is made from the object in the program directories (--dir,
-else as for "remora programs"). A map that was changed by hand stays when no pod uses it, until
---release. No map outlives a reboot: load the list again before pods start.
+Where no pod uses the program yet, the map is made from the object in the program directories
+(--dir, else as for "remora programs"). A map that was changed by hand stays when no pod uses it,
+until --release. No map outlives a reboot: load the list again before pods start.
 
 --json prints {"maps":[{"program","name","type","id","maxEntries","count":N|null,"kept":BOOLEAN,
 "attachments":N|null}]}; with PROGRAM "keySize","valueSize","entries" and "more", as above, in place of
