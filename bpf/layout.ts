@@ -40,3 +40,20 @@ export function readGuarded(words: number[]): Record<string, number> {
     guarded.map((name, at) => [name, words[at] ?? 0] as const).filter(([, count]) => count > 0),
   );
 }
+
+/** `struct verdicts` of rate-limit: packets and bytes on the wire. */
+export interface RateVerdicts {
+  conformed: Wire;
+  marked: Wire;
+  droppedByRate: Wire;
+  droppedByPacketRate: Wire;
+}
+export interface Wire {
+  packets: number;
+  bytes: number;
+}
+
+export function readRateVerdicts(words: number[]): RateVerdicts {
+  const at = (index: number): Wire => ({ packets: words[2 * index] ?? 0, bytes: words[2 * index + 1] ?? 0 });
+  return { conformed: at(0), marked: at(1), droppedByRate: at(2), droppedByPacketRate: at(3) };
+}

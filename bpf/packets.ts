@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Packets for tests, from the inside out: `ethernet(ipv4({ source: "10.0.0.1" }, tcp({ destination: 80 })))`.
- * Each layer knows what it is, so the one around it fills in its own type field. Checksums stay 0: the programs do
- * not look at them, and these packets are never received by a stack.
+ * Each layer knows what it is, so the one around it fills in its own type field. IPv4 headers have their checksum;
+ * those of the transport stay 0: the programs do not look at them, and these packets are never received by a stack.
  */
 
 import { parseIpv4, parseIpv6 } from "../plugin/catalog/address.ts";
@@ -67,6 +67,8 @@ export interface Fragment {
 export interface Ipv4Fields {
   source?: string;
   destination?: string;
+  /** DSCP and ECN; of IPv6 the traffic class. */
+  tos?: number;
   /** Bytes, a multiple of 4. */
   options?: Buffer;
   fragment?: Fragment;
@@ -80,7 +82,7 @@ export function ipv4(fields: Ipv4Fields, payload: Transport): Network {
   const words = fields.ihl ?? 5 + options.length / 4;
   const place = fragment ? (fragment.more ? 0x2000 : 0) | fragment.offset : 0x4000;
   const bytes = Buffer.concat([
-    u8(((fields.version ?? 4) << 4) | words, 0),
+    u8(((fields.version ?? 4) << 4) | words, fields.tos ?? 0),
     u16(20 + options.length + payload.bytes.length),
     u16(0),
     u16(place),
@@ -90,20 +92,34 @@ export function ipv4(fields: Ipv4Fields, payload: Transport): Network {
     options,
     payload.bytes,
   ]);
+  bytes.writeUInt16BE(internetChecksum(bytes.subarray(0, 20 + options.length)), 10);
   return { ethertype: 0x0800, bytes };
+}
+
+/** The complement of the sum in one's complement (RFC 1071), of an even number of bytes. */
+function internetChecksum(bytes: Buffer): number {
+  let sum = 0;
+  for (let at = 0; at < bytes.length; at += 2) sum += bytes.readUInt16BE(at);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return ~sum & 0xffff;
 }
 
 export interface Ipv6Fields {
   source?: string;
   destination?: string;
+  tos?: number;
+  /** 20 bits. */
+  flowLabel?: number;
   hopLimit?: number;
   version?: number;
 }
 
 export function ipv6(fields: Ipv6Fields, payload: Transport): Network {
   const { source = "2001:db8::1", destination = "2001:db8::2", hopLimit = 64, version = 6 } = fields;
+  const { tos = 0, flowLabel = 0 } = fields;
   const bytes = Buffer.concat([
-    u8(version << 4, 0, 0, 0),
+    u16((version << 12) | (tos << 4) | (flowLabel >>> 16)),
+    u16(flowLabel & 0xffff),
     u16(payload.bytes.length),
     u8(payload.protocol, hopLimit),
     address6(source),

@@ -6,7 +6,7 @@ import { command } from "./command.ts";
 import { refuseBuildPaths, type Step } from "./step.ts";
 
 /** Every program of the library, by its file's name. A test compares this list with the folder. */
-export const programs = ["acl", "count", "dns-log", "flow-log", "guard"] as const;
+export const programs = ["acl", "conn-limit", "count", "dns-log", "flow-log", "guard", "rate-limit"] as const;
 
 /** Compiles one BPF C file, with BTF, against our headers and the vendored ones. Warnings are errors. */
 export function compileBpf(root: string, source: string, object: string, flags: string[] = []): void {
