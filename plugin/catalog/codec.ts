@@ -4,7 +4,7 @@
 import type { BtfType } from "../kernel/port.ts";
 import { address, ipv4, ipv6, mac, prefix } from "./address.ts";
 import * as notation from "./notation.ts";
-import { rule } from "./rule.ts";
+import { dscpRule, rule } from "./rule.ts";
 import { BadTag, type ParameterTags } from "./tags.ts";
 import { BadValue, type Codec, integerBytes, integerOf } from "./value.ts";
 import { quote } from "./words.ts";
@@ -74,6 +74,11 @@ const byteUnits = new Map<string, Unit<Codec>>(
     mac: { as: mac, type: "__u8[6]", fits: (type) => isBytes(type, 6) },
     prefix: { as: prefix, type: "struct remora_prefix", fits: (type) => isStruct(type, "remora_prefix", prefix.size) },
     rule: { as: rule, type: "struct remora_rule", fits: (type) => isStruct(type, "remora_rule", rule.size) },
+    dscprule: {
+      as: dscpRule,
+      type: "struct remora_rule",
+      fits: (type) => isStruct(type, "remora_rule", dscpRule.size),
+    },
   }),
 );
 

@@ -53,6 +53,7 @@ const good: [Notation, text: string, value: bigint, canonical: string | number |
   [dscp, "LE", 1n, "LE"],
   [dscp, "63", 63n, "63"],
   [dscp, "34", 34n, "AF41"],
+  [dscp, "Keep", 64n, "keep"],
 ];
 for (const [notation, text, value, canonical] of good) {
   test(`${text}: ${notation.expects}`, () => {

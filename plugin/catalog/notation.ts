@@ -214,14 +214,19 @@ const codePoints: [name: string, value: bigint][] = [
   ),
 ];
 
+/** Behind the code points: what a packet has stays. A program that cannot do that says `max=63`. */
+const keep = 64n;
+
 export const dscp: Notation = {
-  expects: "a DSCP such as EF, AF41, CS3, BE, LE or 0 to 63",
+  expects: "a DSCP such as EF, AF41, CS3, BE, LE or 0 to 63, or keep",
   parse(text) {
+    if (text.toLowerCase() === "keep") return keep;
     const found = codePoints.find(([name]) => name === text.toUpperCase());
     if (found) return found[1];
     const value = /^(\d{1,3}|0x[0-9a-f]{1,2})$/i.test(text) ? BigInt(text) : 64n;
     if (value > 63n) throw badNotation(text, this.expects);
     return value;
   },
-  render: (value) => codePoints.find((point) => point[1] === value)?.[0] ?? value.toString(),
+  render: (value) =>
+    value === keep ? "keep" : (codePoints.find((point) => point[1] === value)?.[0] ?? value.toString()),
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { rule } from "./rule.ts";
+import { dscpRule, rule } from "./rule.ts";
 import { BadValue } from "./value.ts";
 
 const noPrefix = "00".repeat(24);
@@ -53,6 +53,40 @@ for (const [text, part] of wrong) {
   test(`refused: "${text}": ${part}`, () => {
     assert.throws(
       () => rule.encode(text),
+      (error: unknown) => error instanceof BadValue && error.message.includes(part),
+    );
+  });
+}
+
+const marking: [text: string, canonical: string, action: number][] = [
+  ["EF", "EF", 46],
+  ["af41 egress udp 10.0.0.0/8 5060-5090", "AF41 egress udp 10.0.0.0/8 5060-5090", 34],
+  ["46 tcp 443", "EF tcp 443", 46],
+  ["63 80 sport 1-2", "63 80 sport 1-2", 63],
+  ["keep 2001:db8::/32", "keep 2001:db8::/32", 64],
+];
+for (const [text, canonical, action] of marking) {
+  test(`marking: ${text}`, () => {
+    const bytes = dscpRule.encode(text);
+    assert.is(dscpRule.decode(bytes), canonical);
+    assert.equal(dscpRule.encode(canonical), bytes);
+    // But for the action it is the rule that acl would have.
+    const rest = rule.encode(canonical.replace(/^\S+/, "deny"));
+    rest[32] = action;
+    assert.equal(bytes, rest);
+  });
+}
+for (const [text, part] of [
+  ["", "must begin with a DSCP such as EF"],
+  ["deny tcp", "must begin with a DSCP"],
+  ["64 tcp", "must begin with a DSCP"],
+  ["tcp EF", "must begin with a DSCP"],
+  ["EF tcp AF41", '"af41" is out of place: dscp [ingress|egress]'],
+  ["EF icmp 80", "icmp has no ports"],
+] as const) {
+  test(`marking refused: "${text}": ${part}`, () => {
+    assert.throws(
+      () => dscpRule.encode(text),
       (error: unknown) => error instanceof BadValue && error.message.includes(part),
     );
   });

@@ -5,10 +5,12 @@
  *     rule = action [direction] [protocol] [prefix] [ports] ["sport" ports]
  *
  * with `allow|deny`, `ingress|egress`, `tcp|udp|sctp|icmp|icmpv6|proto N`, an address, prefix or `any` for the remote
- * side, and `N` or `N-M` for destination ports, then source ports. Each part but the action may be absent.
+ * side, and `N` or `N-M` for destination ports, then source ports. Each part but the action may be absent. A list that
+ * marks has a DSCP or `keep` for an action, the rest alike.
  */
 
 import { familyOf, parseIpv4, parseIpv6, prefix } from "./address.ts";
+import { dscp } from "./notation.ts";
 import { BadValue, type Codec } from "./value.ts";
 import { quote } from "./words.ts";
 
@@ -20,7 +22,40 @@ const withPorts: number[] = [protocols.tcp, protocols.udp, protocols.sctp];
 const match = { protocol: 1, sourcePorts: 2, destinationPorts: 4 } as const;
 const at = { sourcePorts: 24, destinationPorts: 28, action: 32, direction: 33, protocol: 34, match: 35 } as const;
 
-const grammar = "action [ingress|egress] [protocol] [prefix] [ports] [sport ports]";
+/** What a rule begins with: the byte `action` as a word. */
+interface Action {
+  /** As it stands in the grammar, and in a sentence. */
+  name: string;
+  names: string;
+  example: string;
+  parse(word: string): number | undefined;
+  render(value: number): string;
+}
+
+const verdict: Action = {
+  name: "action",
+  names: "allow or deny",
+  example: "deny tcp 10.0.0.0/8 80-90",
+  parse: (word) => numberOf(actions, word),
+  render: (value) => nameOf(actions, value) ?? `action-${value}`,
+};
+
+const codePoint: Action = {
+  name: "dscp",
+  names: dscp.expects,
+  example: "EF udp 10.0.0.0/8 5060-5090",
+  parse(word) {
+    try {
+      return Number(dscp.parse(word));
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      return undefined;
+    }
+  },
+  render: (value) => String(dscp.render(BigInt(value))),
+};
+
+const grammarOf = ({ name }: Action): string => `${name} [ingress|egress] [protocol] [prefix] [ports] [sport ports]`;
 
 function numberOf(names: Readonly<Record<string, number>>, word: string | undefined): number | undefined {
   return word !== undefined && Object.hasOwn(names, word) ? names[word] : undefined;
@@ -30,92 +65,100 @@ function nameOf(names: Readonly<Record<string, number>>, value: number | undefin
   return Object.keys(names).find((name) => names[name] === value);
 }
 
-export const rule: Codec = {
-  expects: `a rule such as "deny tcp 10.0.0.0/8 80-90" (${grammar})`,
-  size: 40,
+/** `allow` or `deny`, and what. */
+export const rule = ruleCodec(verdict);
+/** A DSCP or `keep`, and for what. */
+export const dscpRule = ruleCodec(codePoint);
 
-  encode(text) {
-    const wrong = (why: string) => new BadValue(`rule ${quote(text)}: ${why}`);
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const bytes = Buffer.alloc(40);
+function ruleCodec(first: Action): Codec {
+  return {
+    expects: `a rule such as "${first.example}" (${grammarOf(first)})`,
+    size: 40,
 
-    const action = numberOf(actions, words[0]);
-    if (action === undefined) throw wrong("it must begin with allow or deny");
-    bytes[at.action] = action;
-    words.shift();
+    encode(text) {
+      const wrong = (why: string) => new BadValue(`rule ${quote(text)}: ${why}`);
+      const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+      const bytes = Buffer.alloc(40);
 
-    const direction = numberOf(ruleDirections, words[0]);
-    if (direction !== undefined) {
-      bytes[at.direction] = direction;
+      const action = first.parse(words[0] ?? "");
+      if (action === undefined) throw wrong(`it must begin with ${first.names}`);
+      bytes[at.action] = action;
       words.shift();
-    }
 
-    let protocol = numberOf(protocols, words[0]);
-    const protocolWord = words[0];
-    if (protocol !== undefined) words.shift();
-    else if (protocolWord === "proto") {
-      protocol = /^\d{1,3}$/.test(words[1] ?? "") ? Number(words[1]) : 256;
-      if (protocol > 255) throw wrong("proto must be followed by a protocol number from 0 to 255");
-      words.splice(0, 2);
-    }
-    if (protocol !== undefined) {
-      bytes[at.protocol] = protocol;
-      bytes[at.match] = match.protocol;
-    }
-
-    if (words[0] !== undefined && /[.:/]|^any$/.test(words[0])) {
-      const remote = encodePrefix(words[0], wrong);
-      const family = familyOf(remote);
-      if (protocol === protocols.icmp && family === 6) throw wrong("icmp is IPv4's, use icmpv6 with an IPv6 prefix");
-      if (protocol === protocols.icmpv6 && family === 4) throw wrong("icmpv6 is IPv6's, use icmp with an IPv4 prefix");
-      bytes.set(remote);
-      words.shift();
-    }
-
-    const ports = (offset: number, bit: number, given: string | undefined) => {
-      if (given === undefined) return bytes.writeUInt16LE(0xffff, offset + 2);
-      if (protocol !== undefined && !withPorts.includes(protocol)) {
-        throw wrong(
-          `${nameOf(protocols, protocol) ?? `protocol ${protocol}`} has no ports, only tcp, udp and sctp have`,
-        );
+      const direction = numberOf(ruleDirections, words[0]);
+      if (direction !== undefined) {
+        bytes[at.direction] = direction;
+        words.shift();
       }
-      const [first, last] = parsePorts(given, wrong);
-      bytes.writeUInt16LE(first, offset);
-      bytes.writeUInt16LE(last, offset + 2);
-      return bytes.writeUInt8((bytes[at.match] ?? 0) | bit, at.match);
-    };
-    ports(at.destinationPorts, match.destinationPorts, /^\d/.test(words[0] ?? "") ? words.shift() : undefined);
-    let source: string | undefined;
-    if (words[0] === "sport") {
-      source = words[1] ?? "";
-      words.splice(0, 2);
-    }
-    ports(at.sourcePorts, match.sourcePorts, source);
 
-    if (words[0] !== undefined) throw wrong(whyLeftOver(words[0]));
-    return bytes;
-  },
+      let protocol = numberOf(protocols, words[0]);
+      const protocolWord = words[0];
+      if (protocol !== undefined) words.shift();
+      else if (protocolWord === "proto") {
+        protocol = /^\d{1,3}$/.test(words[1] ?? "") ? Number(words[1]) : 256;
+        if (protocol > 255) throw wrong("proto must be followed by a protocol number from 0 to 255");
+        words.splice(0, 2);
+      }
+      if (protocol !== undefined) {
+        bytes[at.protocol] = protocol;
+        bytes[at.match] = match.protocol;
+      }
 
-  decode(bytes) {
-    const matches = bytes[at.match] ?? 0;
-    const protocol = bytes[at.protocol];
-    const remote = prefix.decode(bytes.subarray(0, prefix.size));
-    const ports = (offset: number) => {
-      const [first, last] = [bytes.readUInt16LE(offset), bytes.readUInt16LE(offset + 2)];
-      return first === last ? String(first) : `${first}-${last}`;
-    };
-    return [
-      nameOf(actions, bytes[at.action]) ?? `action-${bytes[at.action]}`,
-      nameOf(ruleDirections, bytes[at.direction]),
-      matches & match.protocol ? (nameOf(protocols, protocol) ?? `proto ${protocol}`) : undefined,
-      remote === "any" ? undefined : remote,
-      matches & match.destinationPorts ? ports(at.destinationPorts) : undefined,
-      matches & match.sourcePorts ? `sport ${ports(at.sourcePorts)}` : undefined,
-    ]
-      .filter((word) => word !== undefined)
-      .join(" ");
-  },
-};
+      if (words[0] !== undefined && /[.:/]|^any$/.test(words[0])) {
+        const remote = encodePrefix(words[0], wrong);
+        const family = familyOf(remote);
+        if (protocol === protocols.icmp && family === 6) throw wrong("icmp is IPv4's, use icmpv6 with an IPv6 prefix");
+        if (protocol === protocols.icmpv6 && family === 4)
+          throw wrong("icmpv6 is IPv6's, use icmp with an IPv4 prefix");
+        bytes.set(remote);
+        words.shift();
+      }
+
+      const ports = (offset: number, bit: number, given: string | undefined) => {
+        if (given === undefined) return bytes.writeUInt16LE(0xffff, offset + 2);
+        if (protocol !== undefined && !withPorts.includes(protocol)) {
+          throw wrong(
+            `${nameOf(protocols, protocol) ?? `protocol ${protocol}`} has no ports, only tcp, udp and sctp have`,
+          );
+        }
+        const [first, last] = parsePorts(given, wrong);
+        bytes.writeUInt16LE(first, offset);
+        bytes.writeUInt16LE(last, offset + 2);
+        return bytes.writeUInt8((bytes[at.match] ?? 0) | bit, at.match);
+      };
+      ports(at.destinationPorts, match.destinationPorts, /^\d/.test(words[0] ?? "") ? words.shift() : undefined);
+      let source: string | undefined;
+      if (words[0] === "sport") {
+        source = words[1] ?? "";
+        words.splice(0, 2);
+      }
+      ports(at.sourcePorts, match.sourcePorts, source);
+
+      if (words[0] !== undefined) throw wrong(whyLeftOver(words[0], first));
+      return bytes;
+    },
+
+    decode(bytes) {
+      const matches = bytes[at.match] ?? 0;
+      const protocol = bytes[at.protocol];
+      const remote = prefix.decode(bytes.subarray(0, prefix.size));
+      const ports = (offset: number) => {
+        const [first, last] = [bytes.readUInt16LE(offset), bytes.readUInt16LE(offset + 2)];
+        return first === last ? String(first) : `${first}-${last}`;
+      };
+      return [
+        first.render(bytes[at.action] ?? 0),
+        nameOf(ruleDirections, bytes[at.direction]),
+        matches & match.protocol ? (nameOf(protocols, protocol) ?? `proto ${protocol}`) : undefined,
+        remote === "any" ? undefined : remote,
+        matches & match.destinationPorts ? ports(at.destinationPorts) : undefined,
+        matches & match.sourcePorts ? `sport ${ports(at.sourcePorts)}` : undefined,
+      ]
+        .filter((word) => word !== undefined)
+        .join(" ");
+    },
+  };
+}
 
 type Wrong = (why: string) => BadValue;
 
@@ -137,12 +180,14 @@ function parsePorts(word: string, wrong: Wrong): [first: number, last: number] {
   return range;
 }
 
-function whyLeftOver(word: string): string {
+function whyLeftOver(word: string, action: Action): string {
+  const grammar = grammarOf(action);
   const known =
+    action.parse(word) !== undefined ||
     word === "sport" ||
     word === "proto" ||
     word === "any" ||
-    [actions, ruleDirections, protocols].some((names) => numberOf(names, word) !== undefined) ||
+    [ruleDirections, protocols].some((names) => numberOf(names, word) !== undefined) ||
     parseIpv4(word.split("/")[0] ?? "") !== undefined ||
     parseIpv6(word.split("/")[0] ?? "") !== undefined ||
     /^\d+(-\d+)?$/.test(word);

@@ -26,7 +26,8 @@
  *			`const volatile` too, and no parameter of its own
  *	from=SOURCE	filled from the pod's interface where nobody sets it, and not for a pod's annotation to set:
  *			addresses (all it was given, a list), ipv4, ipv6 (the first of the family, the default
- *			where there is none), mac
+ *			where there is none), mac, mtu, directions (1 where the program's ingress side
+ *			is in the chain, plus 2 where its egress side is)
  *	scope=S		on a map: "pod" (each pod has its own, the default) or "node" (one for all pods)
  *	when=GLOBAL	on a map: it is only made where this parameter is not 0; the program must not reach it otherwise
  *
@@ -35,13 +36,14 @@
  *	size		unsigned integer	64KiB, 1MB, 1500		bytes; k is 1000, Ki is 1024
  *	duration	unsigned integer	20ms, 1.5s, 10us, 5ns		nanoseconds
  *	percent		__u32, __u64		0.5%, 50%			parts per million; 100% is 1000000
- *	dscp		unsigned integer	EF, AF41, CS3, 0..63		the 6-bit code point
+ *	dscp		unsigned integer	EF, AF41, CS3, 0..63, keep	the 6-bit code point; 64: as it is
  *	ipv4		__be32, __u8[4]		10.1.2.3			network byte order
  *	ipv6		16 bytes		2001:db8::1			network byte order
  *	mac		__u8[6]			02:00:00:00:00:01
  *	address		union remora_address	either family			network byte order, IPv4 v4-mapped
  *	prefix		struct remora_prefix	10.0.0.0/8, 2001:db8::/32, any
  *	rule		struct remora_rule	deny tcp 10.0.0.0/8 80-90
+ *	dscprule	struct remora_rule	EF udp 10.0.0.0/8 5060		action: as of dscp
  *
  * An array is a list (unless its unit takes just that array for one value, or it is char[]): elements separated by
  * ";" or "," or newlines, empty ones dropped. What a user gives replaces the whole array, the rest of it is zero.
@@ -54,6 +56,8 @@
  *	protocol  = "tcp" | "udp" | "sctp" | "icmp" | "icmpv6" | "proto" 0..255
  *	prefix    = address | address "/" length | "any"
  *	ports     = N | N "-" M
+ *
+ * The text of a `dscprule` has a DSCP or "keep" for an action.
  */
 #ifndef REMORA_PARAMS_H
 #define REMORA_PARAMS_H
@@ -109,6 +113,9 @@ enum remora_action {
 	REMORA_DENY = 2,
 };
 
+/* unit=dscp, unit=dscprule: "keep". A program that cannot do that says REMORA_MAX("63"). */
+#define REMORA_KEEP_DSCP 64
+
 enum remora_direction {
 	REMORA_BOTH = 0,
 	REMORA_INGRESS = 1,
@@ -122,14 +129,14 @@ enum remora_match {
 	REMORA_MATCH_DESTINATION_PORT = 4,
 };
 
-/* unit=rule. Ports in host byte order, first and last included; 0 to 65535 where the rule does not ask for them. */
+/* unit=rule, unit=dscprule. Ports in host byte order, first and last included; 0 to 65535 where it does not ask for them. */
 struct remora_rule {
 	struct remora_prefix prefix; /* the remote side: source on ingress, destination on egress */
 	__u16 source_port_first;
 	__u16 source_port_last;
 	__u16 destination_port_first;
 	__u16 destination_port_last;
-	__u8 action;	/* enum remora_action */
+	__u8 action;	/* enum remora_action; unit=dscprule: the code point, or REMORA_KEEP_DSCP */
 	__u8 direction; /* enum remora_direction */
 	__u8 protocol;	/* an IP protocol number, where `match` says so */
 	__u8 match;	/* enum remora_match */
