@@ -279,4 +279,29 @@ function compiled(world: ReturnType<typeof scratch>, text: string, flags: string
   return readFileSync(world.compile({ text }, { flags }));
 }
 
+test("a map that parameters make needless is left out; where code reaches it all the same, the verifier says so", () => {
+  using world = scratch();
+  const text = `#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); }
+  list SEC(".maps");
+const volatile _Bool asks = 0;
+SEC("tc") int handle(struct __sk_buff *skb) { return asks && bpf_map_lookup_elem(&list, &(__u32){ 0 }) ? 2 : 0; }
+char _license[] SEC("license") = "GPL";`;
+  const member = { object: readFileSync(world.compile({ text })), entry: "handle" };
+  const asks = { asks: Buffer.from([1]) };
+  for (const [more, expected, maps] of [
+    [{}, -1, [".rodata", "list"]],
+    [{ without: ["list"] }, -1, [".rodata"]],
+    [{ parameters: asks }, 2, [".rodata", "list"]],
+  ] as const) {
+    using chain = new Chain([{ ...member, ...more } as Member]);
+    assert.is(chain.run().verdict, expected);
+    assert.equal(chain.stages[0]?.maps.map(({ name }) => name).sort(), maps);
+  }
+  const reached = refusal(() => new Chain([{ ...member, parameters: asks, without: ["list"] }]));
+  assert.match(reached.message, /verifier refused it: .*'?list'?/);
+  assert.match(refusal(() => new Chain([{ ...member, without: ["lists"] }])).message, /no map "lists" to leave out/);
+});
+
 test.run();

@@ -10,7 +10,7 @@ import { counterLayout, type Direction, type Fd, KernelError } from "../kernel/p
 import type { CatalogProgram, Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { baseLength } from "./counters.ts";
-import { nodeMapsOf, openNodeMaps, pinNodeMaps } from "./node-maps.ts";
+import { blameNodeMaps, nodeMapsOf, openNodeMaps, pinNodeMaps } from "./node-maps.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
 import { type ChainPlan, type PlannedStage, plannedPlaces } from "./plan.ts";
@@ -143,8 +143,8 @@ function loadStage(
     try {
       loaded = kernel.loadStage({ ...request, reuse });
     } catch (error) {
-      if (error instanceof KernelError) throw new EntryFailed(selected, directionAt(place), name, error);
-      throw error;
+      if (!(error instanceof KernelError)) throw error;
+      throw new EntryFailed(selected, directionAt(place), name, blameNodeMaps(kernel, selected.program, ofNode, error));
     }
     handles.own(loaded.program);
     for (const { fd } of loaded.maps) handles.own(fd);

@@ -241,7 +241,10 @@ test("a program whose map has changed its shape is refused while the old one is 
   const wider = guard(kernel, "b", [{ name: "deny.list", valueSize: 16 }]);
   assert.throws(
     () => attach(kernel, wider),
-    (error: unknown) => error instanceof EntryFailed && error.cause.code === "EREFUSED",
+    (error: unknown) =>
+      error instanceof EntryFailed &&
+      error.cause.code === "EREFUSED" &&
+      error.cause.message.endsWith("remora maps --node guard deny.list --release"),
   );
   check(kernel, bpffs, named("a"), netns);
   detach(kernel, bpffs, named("a"));

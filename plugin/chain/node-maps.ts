@@ -55,6 +55,30 @@ export function openNodeMaps(
   );
 }
 
+/** A load that failed because the maps that pods share are another object's: says what to do about it. */
+export function blameNodeMaps(
+  kernel: KernelPort,
+  program: CatalogProgram,
+  opened: { name: string; fd: Fd }[],
+  failure: KernelError,
+): KernelError {
+  if (failure.code !== "EREFUSED") return failure;
+  const others = opened.filter(({ name, fd }) => {
+    const wanted = program.info.maps.find((map) => map.name === name);
+    const { type, keySize, valueSize, maxEntries } = kernel.mapInfo(fd);
+    const same = type === wanted?.type && keySize === wanted.keySize && valueSize === wanted.valueSize;
+    return !same || maxEntries !== wanted.maxEntries;
+  });
+  if (others.length === 0) return failure;
+  const remedies = others.map(({ name }) => `remora maps --node ${program.name} ${name} --release`);
+  return new KernelError(
+    failure.operation,
+    failure.code,
+    `${failure.message}; it was made from another object, and goes when no pod uses it any more and nobody keeps it: ${remedies.join("; ")}`,
+    failure.log,
+  );
+}
+
 /**
  * Pins those that a stage brought along, for everybody who comes later.
  *

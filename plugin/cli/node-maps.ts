@@ -50,9 +50,9 @@ Where no pod uses the program yet, the map is made from the object in the progra
 until --release. No map outlives a reboot: load the list again before pods start.
 
 --json prints {"maps":[{"program","name","type","id","maxEntries","count":N|null,"kept":BOOLEAN,
-"attachments":N|null}]}; with PROGRAM "keySize","valueSize","entries" and "more", as above, in place of
-"count"; for a change {"program","map","dryRun","add":[PREFIX],"remove":[PREFIX],"count"}, and for
---release {"program","map","released":BOOLEAN}.`;
+"attachments":N|null}]}; with PROGRAM "keySize","valueSize","entries" and "more", as above, instead
+of "count"; for a change {"program","map","dryRun","add":[PREFIX],"remove":[PREFIX],"count"}, and
+for --release {"program","map","released":BOOLEAN}.`;
 
 const changes = ["add", "remove", "load", "release"] as const;
 

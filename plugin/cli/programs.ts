@@ -130,7 +130,7 @@ function renderProgram(program: ProgramView, page: Page, inLibrary: boolean): st
     ...(program.namespaces === null ? [] : [`only for the namespaces ${program.namespaces.join(", ")}`]),
     ...(program.failurePolicy === null ? [] : [`failure policy ${program.failurePolicy}`]),
     ...Object.entries(program.mapScopes).flatMap(([map, scope]) =>
-      scope === "node" ? [`map ${map} is shared by all pods of the node`] : [],
+      scope === "node" ? [`map ${map} is shared by all pods of the node: remora maps --node`] : [],
     ),
   ];
   return [
