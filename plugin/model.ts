@@ -53,6 +53,8 @@ export interface CatalogProgram {
   /** Namespace globs, or undefined for all. */
   namespaces: string[] | undefined;
   at: Place;
+  /** Whether the node's own chain may name it. */
+  nodeWide: boolean;
 }
 
 /** A wish that was checked against its program: ready to be planned. */
@@ -82,6 +84,7 @@ export interface Assigned {
   addresses: string[];
   /** Lower case; empty where the device has no Ethernet header. */
   mac: string;
+  mtu: number;
 }
 
 /** Names one attachment: CNI identifies it by network, container and interface. */

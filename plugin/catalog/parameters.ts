@@ -104,10 +104,17 @@ function inObject<T>(path: string, global: ObjectParameter, act: () => T): T {
 function requireFit({ from, unit }: ParameterTags, codec: ParameterCodec | undefined): void {
   if (from === undefined) return;
   const list = codec?.length !== undefined;
-  const units = from === "mac" ? ["mac"] : from === "addresses" ? ["address", "prefix"] : ["address", from];
-  if (codec && units.includes(unit ?? "") && list === (from === "addresses")) return;
+  const units: Record<Source, (string | undefined)[]> = {
+    addresses: ["address", "prefix"],
+    ipv4: ["address", "ipv4"],
+    ipv6: ["address", "ipv6"],
+    mac: ["mac"],
+    mtu: [undefined],
+    directions: [undefined],
+  };
+  if (codec && units[from].includes(unit) && list === (from === "addresses")) return;
   const shape = from === "addresses" ? "a list" : "one value";
-  throw new BadTag(`its from ${from} is for ${shape} of unit ${units.join(" or ")}`);
+  throw new BadTag(`its from ${from} is for ${shape} of unit ${units[from].map((one) => one ?? "none").join(" or ")}`);
 }
 
 function requireCounter(list: ObjectParameter, counter: ObjectParameter | undefined, taken: ReadonlySet<string>): void {

@@ -16,8 +16,11 @@ export interface ParameterTags {
   choices: { name: string; value: string }[];
 }
 
-/** What an attachment knows of its interface: the addresses and the MAC it was given, and the first address of a family. */
-export const sources = ["addresses", "ipv4", "ipv6", "mac"] as const;
+/**
+ * What an attachment knows: the addresses and the MAC that its interface was given, the first address of a family, its MTU; and
+ * in which directions the program stands.
+ */
+export const sources = ["addresses", "ipv4", "ipv6", "mac", "mtu", "directions"] as const;
 export type Source = (typeof sources)[number];
 
 const own = "remora:";

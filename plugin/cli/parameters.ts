@@ -55,6 +55,8 @@ const filled: Record<NonNullable<ParameterDescription["from"]>, string> = {
   ipv4: "the first IPv4 address that the pod's interface was given",
   ipv6: "the first IPv6 address that the pod's interface was given",
   mac: "the MAC of the pod's interface",
+  mtu: "the MTU of the pod's interface",
+  directions: "the directions in which the program stands",
 };
 
 function rowOf({ name, type, unit, min, max, from, default: initial, expects, help }: ParameterDescription): Row {

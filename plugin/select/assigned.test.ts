@@ -10,7 +10,7 @@ import { catalogOf, config, pod, program } from "./fixture.ts";
 import { select } from "./select.ts";
 
 const which = { netns: "/run/netns/a", ifname: "eth0" };
-const device = { mac: "02:00:00:00:00:01" };
+const device = { mac: "02:00:00:00:00:01", mtu: 1450 };
 /** What the kernel says, where it is asked. */
 const kernel = { interfaceAddresses: () => ["10.9.9.9", "fe80::1", "fd09::9"] };
 const asked = ["10.9.9.9", "fd09::9"];
@@ -81,7 +81,7 @@ for (const [what, given, addresses] of [
   ["only somebody else's: the same", { interfaces: [host], ips: [{ address: "10.0.0.1/24", interface: 0 }] }, asked],
 ] as [string, Given, string[]][])
   test(`addresses of a prevResult: ${what}`, () => {
-    assert.equal(assignedAtAdd(kernel, which, device, given), { addresses, mac: device.mac });
+    assert.equal(assignedAtAdd(kernel, which, device, given), { addresses, ...device });
   });
 
 // ---- parameters ------------------------------------------------------------------------------------------------
@@ -106,15 +106,24 @@ function filled(params = {}) {
     one("mac", bytes(6), "unit=mac", "from=mac"),
     one("four", bytes(4), "unit=ipv4", "from=ipv4"),
     one("six", bytes(16), "unit=address", "from=ipv6"),
+    one("mtu", u32, "from=mtu"),
+    one("directions", u32, "from=directions"),
   ];
   return program("guard", { info: { ...info, parameters }, params });
 }
-const given: Assigned = { addresses: ["10.0.0.2", "fd00::2", "10.0.0.3"], mac: "02:00:00:00:00:01" };
+const given: Assigned = { addresses: ["10.0.0.2", "fd00::2", "10.0.0.3"], mac: "02:00:00:00:00:01", mtu: 1450 };
 const run = (input: Partial<Parameters<typeof select>[0]>) =>
   select({ config, annotations: undefined, pod, catalog: catalogOf(filled()), assigned: () => given, ...input })
     .selected;
 const chain = (params = {}) => ({ config: { ...config, chain: [{ program: "guard", params }] } });
-const all = { addresses: "10.0.0.2; fd00::2; 10.0.0.3", mac: given.mac, four: "10.0.0.2", six: "fd00::2" };
+const all = {
+  addresses: "10.0.0.2; fd00::2; 10.0.0.3",
+  mac: given.mac,
+  four: "10.0.0.2",
+  six: "fd00::2",
+  mtu: 1450,
+  directions: 3,
+};
 
 function refused(act: () => unknown, expected: ErrorCode, words: RegExp): void {
   try {
@@ -135,6 +144,11 @@ test("parameters are filled from what the interface was given, bytes and words",
   assert.is(found.get("count")?.readUInt32LE(), 3);
   assert.is(found.get("mac")?.toString("hex"), "020000000001");
   assert.is(found.get("four")?.toString("hex"), "0a000002");
+});
+
+test("the directions are those of the entry", () => {
+  const input = { ...config, chain: [{ program: "guard", directions: ["egress" as const] }] };
+  assert.is(run({ config: input })[0]?.shown.directions, 2);
 });
 
 test("for a pod's own program too", () => {
@@ -172,10 +186,10 @@ test("an annotation changes no parameter of the node's own entry", () => {
 });
 
 test("an interface without addresses, and one without a MAC", () => {
-  const assigned = () => ({ addresses: [], mac: "" });
+  const assigned = () => ({ addresses: [], mac: "", mtu: 1450 });
   refused(() => run({ ...chain(), assigned }), code.badParameter, /parameter addresses: .* was given none/);
   const [selected] = run({ ...chain({ addresses: "10.0.0.1" }), assigned });
-  assert.equal(selected?.shown, { addresses: "10.0.0.1" });
+  assert.equal(selected?.shown, { addresses: "10.0.0.1", mtu: 1450, directions: 3 });
 });
 
 test("where there is no interface, nothing is filled", () => {
@@ -188,9 +202,15 @@ test("more addresses than there is room for are refused", () => {
 });
 
 for (const [what, type, tags, words] of [
-  ["an unknown source", bytes(6), ["unit=mac", "from=name"], /names no source \(known: addresses, ipv4, ipv6, mac\)/],
+  [
+    "an unknown source",
+    bytes(6),
+    ["unit=mac", "from=name"],
+    /names no source \(known: addresses, ipv4, ipv6, mac, mtu, directions\)/,
+  ],
   ["addresses for one value", bytes(16), ["unit=address", "from=addresses"], /is for a list of unit address or prefix/],
   ["a MAC of another unit", bytes(16), ["unit=address", "from=mac"], /is for one value of unit mac/],
+  ["directions with a unit", u32, ["unit=size", "from=directions"], /is for one value of unit none/],
   ["a family for a list", list, ["unit=address", "from=ipv4"], /is for one value of unit address or ipv4/],
 ] as [string, BtfType, string[], RegExp][])
   test(`a tag that does not fit: ${what}`, () => {

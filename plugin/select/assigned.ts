@@ -29,20 +29,20 @@ interface Which {
 export function assignedAtAdd(
   kernel: Pick<KernelPort, "interfaceAddresses">,
   which: Which,
-  { mac }: Pick<InterfaceInfo, "mac">,
+  { mac, mtu }: Pick<InterfaceInfo, "mac" | "mtu">,
   given: Given,
 ): Assigned {
   const addresses = addressesOf(given, which);
-  return addresses.length > 0 ? { addresses, mac } : assignedNow(kernel, which, { mac });
+  return addresses.length > 0 ? { addresses, mac, mtu } : assignedNow(kernel, which, { mac, mtu });
 }
 
 /** As the kernel has it now. @throws KernelError. */
 export function assignedNow(
   kernel: Pick<KernelPort, "interfaceAddresses">,
   { netns, ifname }: Which,
-  { mac }: Pick<InterfaceInfo, "mac">,
+  { mac, mtu }: Pick<InterfaceInfo, "mac" | "mtu">,
 ): Assigned {
-  return { addresses: kernel.interfaceAddresses(netns, ifname).filter((address) => !isLinkLocal(address)), mac };
+  return { addresses: kernel.interfaceAddresses(netns, ifname).filter((address) => !isLinkLocal(address)), mac, mtu };
 }
 
 /**

@@ -25,7 +25,7 @@ import type {
   Wish,
 } from "../model.ts";
 import { readAnnotations, withValue } from "./annotations.ts";
-import { deniedByManifest, deniedByNode } from "./policy.ts";
+import { deniedByManifest, deniedByNode, deniedNodeWide } from "./policy.ts";
 
 export interface SelectInput {
   config: Pick<NodeConfig, "chain" | "allow" | "failurePolicy">;
@@ -58,7 +58,7 @@ export function select(input: SelectInput): {
       if (!asked.nodeWide) requireAllowed(asked, deniedByNode(config.allow, namespace, asked.program));
       const program = findProgram(catalog, asked);
       policy = program.failurePolicy ?? policy;
-      if (!asked.nodeWide) requireAllowed(asked, deniedByManifest(program, namespace));
+      requireAllowed(asked, asked.nodeWide ? deniedNodeWide(program) : deniedByManifest(program, namespace));
       selected.push(check(asked, program, input));
     } catch (error) {
       if (!(error instanceof RemoraError)) throw error;
@@ -165,13 +165,15 @@ function* filled(
 ): Generator<[name: string, value: string]> {
   for (const { name, from } of parameters.values()) {
     if (from === null || values.has(name)) continue;
-    const { addresses, mac } = assigned();
+    const { addresses, mac, mtu } = assigned();
     const isSix = (address: string): boolean => address.includes(":");
     const value = {
       addresses: () => addresses.join(", "),
       ipv4: () => addresses.find((address) => !isSix(address)),
       ipv6: () => addresses.find(isSix),
       mac: () => mac,
+      mtu: () => String(mtu),
+      directions: () => String(directionsOf(asked, program).reduce((sum, one) => sum + (one === "ingress" ? 1 : 2), 0)),
     }[from]();
     if (value) yield [name, value];
     else if (from === "addresses")
