@@ -35,13 +35,14 @@ function code(path: string): string {
 const layers: Record<string, string[]> = {
   main: ["cli", "verbs", "log", "cni", "kernel"],
   log: [],
-  cli: ["select", "catalog", "chain", "values", "trace", "kernel"],
+  cli: ["select", "catalog", "chain", "values", "trace", "flows", "kernel"],
   verbs: ["cni", "log", "select", "catalog", "chain", "kernel"],
   select: ["catalog", "kernel"],
   catalog: ["kernel"],
   chain: ["kernel"],
   values: ["kernel"],
   trace: ["kernel"],
+  flows: ["values", "kernel"],
   kernel: [],
   cni: [],
 };

@@ -26,6 +26,7 @@ test=(
   containerd=containerd runc=runc
   containernetworking-plugins
   iptables=iptables               # the portmap and firewall plugins call it
+  tshark=tshark nfdump=nfdump libfixbuf-tools=ipfixDump # collectors that read IPFIX back
 )
 kernels=(
   "${test[@]}"

@@ -32,6 +32,7 @@ const names = [
   "status",
   "top",
   "trace",
+  "flows",
   "maps",
   "programs",
   "inspect",

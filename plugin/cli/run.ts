@@ -21,6 +21,7 @@ const commands: Record<string, { summary: string; load(): Promise<{ command: Com
   status: { summary: "what is attached on this node, with counters", load: () => import("./status.ts") },
   top: { summary: "what is attached, live, with rates", load: () => import("./top.ts") },
   trace: { summary: "packets of a pod, hop by hop through its chain", load: () => import("./trace.ts") },
+  flows: { summary: "with whom a pod speaks, and what it asks of DNS", load: () => import("./flows.ts") },
   maps: { summary: "what the maps of a pod's program hold", load: () => import("./maps.ts") },
   programs: { summary: "the catalog: what a pod can ask for", load: () => import("./programs.ts") },
   inspect: { summary: "one object: entries, parameters, maps", load: () => import("./inspect.ts") },

@@ -51,7 +51,7 @@ export interface ExportedSide {
   tcpFlags: number;
 }
 
-/** One flow record. Source is who began the flow, as far as that is known. */
+/** One flow record. Source is who began the flow. */
 export interface ExportedFlow {
   /** 4 bytes each, or 16. */
   source: Buffer;
@@ -68,8 +68,6 @@ export interface ExportedFlow {
   reason: EndReason;
   /** Of the source's packets, at the pod's interface. */
   direction: "ingress" | "egress";
-  /** Whether the source is known to have begun it. */
-  initiator: boolean;
 }
 
 /** Where flows were seen: an Observation Domain. */
@@ -80,24 +78,24 @@ export interface Domain {
 }
 
 export interface Stream {
-  domain: Domain;
+  domain: Pick<Domain, "id">;
   /** Seconds since the epoch. */
   time: number;
   /** Data records of the domain before these, modulo 2^32. */
   sequence: number;
-  /** Begin with the templates and the domain's name: what opens a file does. */
+  /** Begin with the templates: the domain's first message must. */
   opening: boolean;
 }
 
 /** So long a message may be at most: what fits into one datagram, since collectors that read no files are sent them. */
 const longest = 65_507;
 
-/** The messages of these flows; none where there is nothing to say. `sequence` is the next call's. */
+/** The messages of these flows, none where there is nothing to say. `sequence` is for the next call. */
 export function encode(flows: ExportedFlow[], stream: Stream): { messages: Buffer[]; sequence: number } {
   const messages: Buffer[] = [];
   let sequence = stream.sequence;
-  let sets: Buffer[] = stream.opening ? opening(stream.domain) : [];
-  let records = stream.opening ? 1 : 0; // the domain's name is one
+  let sets: Buffer[] = stream.opening ? templates() : [];
+  let records = 0;
   let length = 16 + sum(sets);
   const flush = (): void => {
     if (sets.length === 0) return;
@@ -182,25 +180,37 @@ function templateRecord(id: number, fields: Element[]): Buffer {
   return Buffer.concat([u16s(id, fields.length), specifiers(fields)]);
 }
 
-/** The templates, and the one record that gives the domain its name (an options record, scoped by the domain's number). */
-function opening({ id, name }: Domain): Buffer[] {
-  const naming = Buffer.concat([u16s(template.domain, 2, 1), specifiers([element.domainId, element.domainName])]);
-  const text = Buffer.from(name, "utf8").subarray(0, 0xfe); // one byte says how long it is
-  const record = Buffer.alloc(5);
-  record.writeUInt32BE(id, 0);
-  record.writeUInt8(text.length, 4);
+function templates(): Buffer[] {
   return [
     frame(set.template, [templateRecord(template.ipv4, fieldsOf(4)), templateRecord(template.ipv6, fieldsOf(6))]),
-    frame(set.optionsTemplate, [naming]),
-    frame(template.domain, [record, text]),
   ];
+}
+
+/**
+ * The message that gives domains their names, for the beginning of a file: an options record for each, scoped by the domain's
+ * number. It is of no domain itself (RFC 7011, section 3.1: 0), so that who does not count such records, as nfdump, misses
+ * none in the domains.
+ *
+ * @param time seconds since the epoch.
+ */
+export function encodeNames(domains: Domain[], time: number): Buffer {
+  const naming = Buffer.concat([u16s(template.domain, 2, 1), specifiers([element.domainId, element.domainName])]);
+  const records = domains.map(({ id, name }) => {
+    const text = Buffer.from(name, "utf8").subarray(0, 0xfe); // one byte says how long it is
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(id, 0);
+    head.writeUInt8(text.length, 4);
+    return Buffer.concat([head, text]);
+  });
+  const sets = [frame(set.optionsTemplate, [naming]), frame(template.domain, records)];
+  return message(sets, { domain: { id: 0 }, time, sequence: 0 });
 }
 
 // ---- data --------------------------------------------------------------------------------------------------------
 
 const directionValues = { ingress: 0, egress: 1 } as const;
-/** biflowDirection: the source is the initiator, or which of both it is was chosen at random. */
-const biflow = { arbitrary: 0, initiator: 1 } as const;
+/** biflowDirection: the source is the initiator. */
+const initiator = 1;
 
 function dataSet(family: 4 | 6, flows: ExportedFlow[]): Buffer {
   const out = Buffer.alloc(4 + flows.length * recordLength(family));
@@ -223,7 +233,7 @@ function dataSet(family: 4 | 6, flows: ExportedFlow[]): Buffer {
     at = wide(out, flow.backward.octets, at);
     at = out.writeUInt8(endReasons[flow.reason], at);
     at = out.writeUInt8(directionValues[flow.direction], at);
-    at = out.writeUInt8(flow.initiator ? biflow.initiator : biflow.arbitrary, at);
+    at = out.writeUInt8(initiator, at);
   }
   return out;
 }
@@ -236,7 +246,7 @@ function wide(out: Buffer, value: number, at: number): number {
 
 // ---- framing -----------------------------------------------------------------------------------------------------
 
-function message(sets: Buffer[], { domain, time, sequence }: Stream): Buffer {
+function message(sets: Buffer[], { domain, time, sequence }: Omit<Stream, "opening">): Buffer {
   const head = Buffer.alloc(16);
   head.writeUInt16BE(10, 0);
   head.writeUInt16BE(16 + sum(sets), 2);

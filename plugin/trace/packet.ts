@@ -32,6 +32,14 @@ const protocols: Record<number, string> = {
 export const protocolNames = ["arp", ...Object.values(protocols)];
 const withPorts = new Set(["tcp", "udp", "udplite", "sctp", "dccp"]);
 
+/** The name of an IP protocol, or its number where it has none here. */
+export function protocolName(number: number): string {
+  return protocols[number] ?? String(number);
+}
+export function hasPorts(protocol: string): boolean {
+  return withPorts.has(protocol);
+}
+
 /** @param ethernet whether the device has Ethernet headers; without, the bytes begin with the network header. */
 export function readFlow(bytes: Buffer, ethernet: boolean): Flow {
   if (!ethernet) return network(bytes, (bytes[0] ?? 0) >> 4 === 6 ? 0x86dd : 0x0800);
@@ -91,10 +99,10 @@ function transport(
   addresses: { source: string; destination: string },
   fragmentOffset: number,
 ): Flow {
-  const protocol = protocols[number] ?? String(number);
+  const protocol = protocolName(number);
   const flow: Flow = { protocol, ...addresses };
   if (fragmentOffset > 0) return { ...flow, detail: "fragment" };
-  if (withPorts.has(protocol) && bytes.length >= 4) {
+  if (hasPorts(protocol) && bytes.length >= 4) {
     flow.sourcePort = u16(bytes, 0);
     flow.destinationPort = u16(bytes, 2);
   }
@@ -107,7 +115,8 @@ function transport(
   return detail === "" ? flow : { ...flow, detail };
 }
 
-function tcpFlags(flags: number): string {
+/** `SYN ACK`. */
+export function tcpFlags(flags: number): string {
   return ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"].filter((_, bit) => flags & (1 << bit)).join(" ");
 }
 
