@@ -112,6 +112,7 @@ sha256: ${sha256.toUpperCase()}
 failurePolicy: open
 namespaces: [shop-*]
 at: host
+nodeWide: false
 `,
   });
   const program = (await p.open()).get("limit");
@@ -125,6 +126,7 @@ at: host
   assert.is(program.failurePolicy, "open");
   assert.equal(program.namespaces, ["shop-*"]);
   assert.is(program.at, "host");
+  assert.is(program.nodeWide, false);
 });
 
 test("an empty manifest is one without fields", async () => {
@@ -218,6 +220,7 @@ const badManifests: [yaml: string, ...parts: string[]][] = [
   ["namespaces: ['[a]']", "namespaces[0] must be a namespace"],
   ["namespaces: shop", "namespaces must be a list"],
   ["at: node", "at must be pod or host"],
+  ["nodeWide: no", "nodeWide must be true or false"],
   ["- 1", "it must be a mapping"],
   ["a: b: c", "is not YAML"],
   ["priority: 1\npriority: 2", "is not YAML"],

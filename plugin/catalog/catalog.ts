@@ -171,6 +171,7 @@ function loadProgram(
     failurePolicy: manifest.failurePolicy,
     namespaces: manifest.namespaces,
     at: manifest.at ?? "pod",
+    nodeWide: manifest.nodeWide ?? true,
   };
 }
 

@@ -37,6 +37,8 @@ export interface Manifest {
   failurePolicy?: FailurePolicy | undefined;
   namespaces?: string[] | undefined;
   at?: Place | undefined;
+  /** `false`: the node's own chain must not name it, since it would then be on every pod. */
+  nodeWide?: boolean | undefined;
 }
 
 /** The yaml package's `parse`. It is imported only where there is a manifest, see `openCatalog`. */
@@ -84,6 +86,7 @@ const schema = z.strictObject(
       ),
     ),
     at: z.optional(z.enum(["pod", "host"], "must be pod or host")),
+    nodeWide: z.optional(z.boolean("must be true or false")),
   },
   "must be a mapping of fields",
 );

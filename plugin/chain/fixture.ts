@@ -42,6 +42,7 @@ export function select(kernel: FakeKernel, name: string, sketch: ProgramSketch =
       failurePolicy: undefined,
       namespaces: undefined,
       at: "pod",
+      nodeWide: true,
       ...sketch.change,
     },
     priority: 500,

@@ -79,6 +79,7 @@ test("the JSON shape", async () => {
     proceedOn: ["unspec", "ok", "pipe"],
     failurePolicy: null,
     namespaces: null,
+    nodeWide: true,
     mapScopes: {},
     parameters: [
       {

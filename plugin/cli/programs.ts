@@ -31,7 +31,7 @@ hold. Of two programs of one name, the first counts. What cannot be used is list
 
 --json prints {"directories":[DIR],"programs":[{"name","version","description","path","sha256",
 "priority","directions":["ingress","egress"],"at":"pod"|"host","proceedOn":["ok"],
-"failurePolicy":"closed"|"open"|null,"namespaces":[GLOB]|null,"mapScopes":{MAP:"pod"|"node"},
+"failurePolicy":"closed"|"open"|null,"namespaces":[GLOB]|null,"nodeWide":true,"mapScopes":{MAP:"pod"|"node"},
 "parameters":[P]}],"problems":[{"path","code","reason"}]} with
 P = ${parameterShape}.`,
   async run({ args, io, tools, json }) {
@@ -63,6 +63,7 @@ interface ProgramView {
   proceedOn: string[];
   failurePolicy: FailurePolicy | null;
   namespaces: string[] | null;
+  nodeWide: boolean;
   mapScopes: Record<string, Place | "node">;
   parameters: ParameterDescription[];
 }
@@ -100,6 +101,7 @@ function viewProgram(program: CatalogProgram): ProgramView {
     proceedOn: program.proceedOn.map((number) => names.find(([, each]) => each === number)?.[0] ?? String(number)),
     failurePolicy: program.failurePolicy ?? null,
     namespaces: program.namespaces ?? null,
+    nodeWide: program.nodeWide,
     mapScopes: program.mapScopes,
     parameters: describeParameters(program.path, program.info, program.params),
   };
@@ -128,6 +130,7 @@ function renderProgram(program: ProgramView, page: Page, inLibrary: boolean): st
     ...(inLibrary ? [`for pods, copy it into a program directory such as ${defaultProgramDir}`] : []),
     ...(program.at === "host" ? ["its egress side stands at the host's end of the pair"] : []),
     ...(program.namespaces === null ? [] : [`only for the namespaces ${program.namespaces.join(", ")}`]),
+    ...(program.nodeWide ? [] : ["not for the node's own chain: pods ask for it"]),
     ...(program.failurePolicy === null ? [] : [`failure policy ${program.failurePolicy}`]),
     ...Object.entries(program.mapScopes).flatMap(([map, scope]) =>
       scope === "node" ? [`map ${map} is shared by all pods of the node: remora maps --node`] : [],

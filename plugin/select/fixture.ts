@@ -44,6 +44,7 @@ export function program(name: string, changes: Partial<CatalogProgram> = {}): Ca
     failurePolicy: undefined,
     namespaces: undefined,
     at: "pod",
+    nodeWide: true,
     ...changes,
   };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Which programs a pod's annotations may select. What the node's own chain names is the administrator's choice and is
- * not asked about here.
+ * Which programs a pod's annotations may select. What the node's own chain names is the administrator's choice, and is
+ * asked about only where the program itself is not meant for every pod.
  *
  * Of the namespace globs of `allow` that cover a namespace, the most specific one decides alone: a name without `*`
  * before any glob, then more letters before fewer, then fewer stars before more. Where two are equal even so
@@ -41,7 +41,17 @@ export function deniedByNode(allow: NodeConfig["allow"], namespace: string, prog
   return `${inNamespace(namespace)} may not use program ${quote(program)}${didYouMean(program, globs) || ":"} ${may}`;
 }
 
-/** The same for the program's own manifest. */
+/** Why the node's own chain may not name this program; undefined where it may. It would be on every pod. */
+export function deniedNodeWide({ name, path, nodeWide }: CatalogProgram): string | undefined {
+  if (nodeWide) return undefined;
+  const manifest = path.replace(/\.bpf\.o$/, ".yaml");
+  return (
+    `program ${quote(name)} may not be on every pod: its manifest says "nodeWide: false". Take it out of the chain and let ` +
+    `the pods that are to have it ask for it by annotation, or say "nodeWide: true" in ${manifest}`
+  );
+}
+
+/** Why the program's own manifest does not let this namespace select it; undefined where it does. */
 export function deniedByManifest({ name, namespaces }: CatalogProgram, namespace: string): string | undefined {
   if (namespaces === undefined || namespaces.some((glob) => globMatches(glob, namespace))) return undefined;
   return `${inNamespace(namespace)} may not use program ${quote(name)}: its manifest keeps it for ${listed(namespaces)}`;

@@ -16,6 +16,7 @@ const catalog = catalogOf(
   program("strict", { failurePolicy: "closed" }),
   program("private", { namespaces: ["bank"] }),
   program("wall", { at: "host" }),
+  program("fault", { nodeWide: false }),
   program("flow_log"),
 );
 
@@ -387,6 +388,24 @@ test("what is missing says whether the node asked for it", () => {
       ["y", undefined],
     ],
   );
+});
+
+test("a program that is not meant for every pod: refused to the node's chain, had by annotation", () => {
+  const chain = [{ program: "count" }, { program: "fault", params: { rate: "1Mbit" } }];
+  refused(
+    () => choose(undefined, { config: { ...config, chain } }),
+    code.programNotAllowed,
+    'chain[1] of the node\'s configuration: program "fault" may not be on every pod',
+    'its manifest says "nodeWide: false"',
+    'say "nodeWide: true" in /programs/fault.yaml',
+  );
+  const open = choose(programs("count"), { config: { ...config, chain, failurePolicy: "open" } });
+  assert.equal(names(open.selected), ["count", "count"]);
+  assert.equal(
+    open.missing.map(({ program, nodeWide }) => [program, nodeWide]),
+    [["fault", true]],
+  );
+  assert.equal(names(choose(programs("fault")).selected), ["fault"]);
 });
 
 test.run();
