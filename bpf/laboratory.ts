@@ -26,7 +26,7 @@ export interface Wanted {
   entry: string;
   params?: Record<string, string>;
   /** The member of another chain whose maps it shares, as the two directions of a program with a function for each do. */
-  sharing?: Member;
+  sharing?: Member | undefined;
 }
 
 export interface Member {
