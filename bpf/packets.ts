@@ -185,7 +185,7 @@ export interface TcpFields extends Ports {
 }
 
 /** A TCP header of 20 bytes (unless it has options) and, unless given, no payload. */
-export function tcp(fields: TcpFields = {}, payload = Buffer.alloc(0)): Transport {
+export function tcp(fields: TcpFields = {}, payload: Buffer = Buffer.alloc(0)): Transport {
   const { source = 40000, destination = 80, sequence = 0, acknowledgement = 0, window = 255 } = fields;
   const { flags = "A", options = Buffer.alloc(0), words = 5 + options.length / 4 } = fields;
   const bits = [...flags].reduce((sum, letter) => sum | (1 << "FSRPAUEC".indexOf(letter)), 0);
@@ -193,7 +193,7 @@ export function tcp(fields: TcpFields = {}, payload = Buffer.alloc(0)): Transpor
   return { protocol: 6, bytes: Buffer.concat([...header, u16(window), Buffer.alloc(4), options, payload]) };
 }
 
-export function udp({ source = 40000, destination = 53 }: Ports = {}, payload = Buffer.alloc(4)): Transport {
+export function udp({ source = 40000, destination = 53 }: Ports = {}, payload: Buffer = Buffer.alloc(4)): Transport {
   const bytes = Buffer.concat([u16(source), u16(destination), u16(8 + payload.length), u16(0), payload]);
   return { protocol: 17, bytes };
 }
