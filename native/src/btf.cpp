@@ -14,9 +14,24 @@ namespace {
 constexpr int kDepth = 16;
 constexpr int kNodes = 4096;
 
+constexpr uint32_t kPinByName = 1;  // LIBBPF_PIN_BY_NAME, which libbpf declares for programs alone
+
 std::string nameOf(const btf *types, const btf_type *type) {
   auto name = btf__name_by_offset(types, type->name_off);
   return name ? name : "";
+}
+
+std::string nameOfMember(const btf *types, const btf_member &member) {
+  auto name = btf__name_by_offset(types, member.name_off);
+  return name ? name : "";
+}
+
+// The type behind typedefs and qualifiers, or none.
+const btf_type *skipModifiers(const btf *types, uint32_t id) {
+  auto type = btf__type_by_id(types, id);
+  for (int i = 0; type && i < 64 && (btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type)); i++)
+    type = btf__type_by_id(types, type->type);
+  return type;
 }
 
 uint32_t sizeOf(const btf *types, uint32_t id) {
@@ -221,6 +236,38 @@ std::vector<std::string> mapTags(const btf *types, const std::string &map) {
     }
   }
   return {};
+}
+
+std::string contextOf(const btf *types, const std::string &function) {
+  int32_t id = btf__find_by_name_kind(types, function.c_str(), BTF_KIND_FUNC);
+  auto prototype = id > 0 ? btf__type_by_id(types, btf__type_by_id(types, id)->type) : nullptr;
+  if (!prototype || !btf_is_func_proto(prototype) || btf_vlen(prototype) != 1) return {};
+  auto pointer = skipModifiers(types, btf_params(prototype)[0].type);
+  auto target = pointer && btf_is_ptr(pointer) ? skipModifiers(types, pointer->type) : nullptr;
+  return target && (btf_is_struct(target) || btf_is_fwd(target)) ? nameOf(types, target) : "";
+}
+
+std::vector<size_t> unknownPinnings(const btf *types) {
+  std::vector<size_t> out;
+  uint32_t size;
+  auto raw = static_cast<const uint8_t *>(btf__raw_data(types, &size));
+  int32_t id = btf__find_by_name_kind(types, ".maps", BTF_KIND_DATASEC);
+  if (!raw || id <= 0) return out;
+  auto section = btf__type_by_id(types, static_cast<uint32_t>(id));
+  for (int i = 0; i < btf_vlen(section); i++) {
+    auto variable = btf__type_by_id(types, btf_var_secinfos(section)[i].type);
+    auto definition = variable && btf_is_var(variable) ? skipModifiers(types, variable->type) : nullptr;
+    if (!definition || !btf_is_struct(definition)) continue;
+    for (int j = 0; j < btf_vlen(definition); j++) {
+      auto &member = btf_members(definition)[j];
+      auto pointer = skipModifiers(types, member.type);
+      auto array = pointer && btf_is_ptr(pointer) ? btf__type_by_id(types, pointer->type) : nullptr;
+      if (nameOfMember(types, member) != "pinning" || !array || !btf_is_array(array)) continue;
+      if (btf_array(array)->nelems > kPinByName)
+        out.push_back(reinterpret_cast<const uint8_t *>(&member.name_off) - raw);
+    }
+  }
+  return out;
 }
 
 bool addStageTypes(btf *types, const std::string &prologue, const std::string &entry, StageTypes &out) {

@@ -51,6 +51,12 @@ int setParameter(bpf_object *object, const std::string &name, const std::vector<
 // Declaration tags of the map's variable in `.maps`.
 std::vector<std::string> mapTags(const btf *types, const std::string &map);
 
+// The name of the struct that the function's only parameter points to; "" where it is anything else.
+std::string contextOf(const btf *types, const std::string &function);
+
+// Where, in the raw BTF, the names of those `pinning` members of map definitions stand whose value libbpf does not know.
+std::vector<size_t> unknownPinnings(const btf *types);
+
 // What the generated part of a stage names: a FUNC for the prologue, and a canonical GLOBAL
 // `int f(struct __sk_buff *)` for the user's entry.
 struct StageTypes {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "elffile.h"
 
@@ -36,6 +37,17 @@ int loadObject(bpf_object *object, PrepareLoad prepare);
 
 // From now on libbpf's words go to `takeLog` and not to stderr, in the whole process.
 void captureLog();
+
+// A type or field that a program refers to (CO-RE) and this kernel does not have: `struct sk_buff.field`. What refers to it
+// fails only if the verifier gets there.
+struct Unresolved {
+  std::string function;
+  int instruction;  // counted from the function's first
+  std::string subject;
+};
+
+// Those of this thread's last loadObject.
+const std::vector<Unresolved> &unresolvedRelocations();
 
 // What libbpf said (warnings and information) since the last call, on this thread.
 std::string takeLog();

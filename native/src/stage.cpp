@@ -49,7 +49,7 @@ class Head {
     auto user = bpf_program__insns(program);
     size_t count = bpf_program__insn_cnt(program);
     auto insns = generatePrologue(spec_);
-    auto shift = static_cast<uint32_t>(insns.size());
+    auto shift = shift_ = static_cast<uint32_t>(insns.size());
     insns.insert(insns.end(), user, user + count);
 
     options->expected_attach_type = static_cast<bpf_attach_type>(0);
@@ -57,6 +57,9 @@ class Head {
     int error = described ? describe(options, shift) : generate(options, insns, shift);
     return error ? error : bpf_program__set_insns(program, insns.data(), insns.size());
   }
+
+  // By how many instructions the user's lie further back than in the object.
+  uint32_t shift() const { return shift_; }
 
  private:
   // The object describes its functions: move the records, put ours before them, make the entry global.
@@ -134,6 +137,7 @@ class Head {
   PrologueSpec spec_;
   std::string name_;
   std::optional<StageTypes> types_;
+  uint32_t shift_ = 0;
   std::vector<uint8_t> functions_, lines_;
   std::unique_ptr<btf, FreeBtf> generated_;
 };
@@ -216,10 +220,25 @@ std::optional<Failure> leaveOutMaps(bpf_object *object, const std::vector<std::s
   return std::nullopt;
 }
 
-Failure explain(int error, const StageSpec &spec, const char *log) {
+// What the verifier came upon that this kernel does not have. A subprogram's place in the program is not known here: then it is
+// one of those named.
+std::string missingIn(const char *log, const std::string &function, uint32_t shift) {
+  auto instruction = unresolvedInstruction(log);
+  if (!instruction) return {};
+  std::vector<std::string> subjects;
+  for (auto &one : unresolvedRelocations()) {
+    if (one.function == function && one.instruction == *instruction - static_cast<int>(shift)) return one.subject;
+    if (std::ranges::find(subjects, one.subject) == subjects.end()) subjects.push_back(one.subject);
+  }
+  std::string out;
+  for (size_t i = 0; i < subjects.size() && i < 3; i++) out += (i ? " or " : "") + subjects[i];
+  return out;
+}
+
+Failure explain(int error, const StageSpec &spec, const char *log, uint32_t shift) {
   std::string said = takeLog();
   std::string where = "program " + quoted(spec.name) + ", function " + quoted(spec.entries[0].function) + ": ";
-  std::string reason = tellingLine(log);
+  std::string reason = tellingLine(log, missingIn(log, spec.entries[0].function, shift));
   if (!reason.empty()) return {error, where + "the verifier refused it: " + reason, log};
   if (!said.empty()) return {error, where + firstLine(said), said};
   return {error, where + strerror(error), {}};
@@ -282,7 +301,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
              spec.trace},
             name, types);
   int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
-  if (error) return explain(-error, spec, log.get());
+  if (error) return explain(-error, spec, log.get(), head.shift());
   takeLog();
 
   // The object's own descriptors go with it.

@@ -29,11 +29,11 @@ std::string trimmed(const std::string &line) {
 }
 
 // libbpf puts a call of a helper that cannot be where it could not resolve something that may never be reached.
-std::string unresolved(const std::string &line) {
+std::string unresolved(const std::string &line, const std::string &missing) {
   auto at = line.find("unknown#");
   if (at == std::string::npos) return {};
   switch (long id = strtol(line.c_str() + at + 8, nullptr, 10); id / 1000000) {
-    case 195: return "a type or field that it reads (CO-RE) is not in this kernel";
+    case 195: return "a type or field that it reads (CO-RE) is not in this kernel" + (missing.empty() ? "" : ": " + missing);
     case 2001: return "it uses a map that was not created";
     case 2002: return "it calls a kernel function (kfunc) that is not in this kernel";
     default: return {};
@@ -42,7 +42,14 @@ std::string unresolved(const std::string &line) {
 
 }  // namespace
 
-std::string tellingLine(const std::string &log) {
+std::optional<int> unresolvedInstruction(const std::string &log) {
+  auto at = log.rfind(": (85) call unknown#195896080");
+  if (at == std::string::npos) return std::nullopt;
+  auto start = log.find_last_not_of("0123456789", at == 0 ? 0 : at - 1);
+  return atoi(log.c_str() + (start == std::string::npos ? 0 : start + 1));
+}
+
+std::string tellingLine(const std::string &log, const std::string &missing) {
   std::vector<std::string> lines;
   for (size_t at = 0; at < log.size();) {
     size_t end = log.find('\n', at);
@@ -54,7 +61,9 @@ std::string tellingLine(const std::string &log) {
   if (lines.empty()) return {};
   std::string reason = lines.back();
   if (lines.size() > 1 && isProse(lines[lines.size() - 2])) reason = lines[lines.size() - 2] + "; " + reason;
-  if (auto cause = unresolved(reason); !cause.empty()) reason = cause;
+  if (auto cause = unresolved(reason, missing); !cause.empty()) reason = cause;
+  if (reason.find("number of funcs in func_info doesn't match number of subprogs") != std::string::npos)
+    return "it uses a callback (bpf_loop, bpf_for_each_map_elem, a timer), and callbacks came with Linux 5.13";
   for (size_t i = lines.size(); i-- > 0;)
     if (lines[i].rfind("; ", 0) == 0) return reason + " (at: " + lines[i].substr(2) + ")";
   return reason;
