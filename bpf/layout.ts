@@ -57,3 +57,14 @@ export function readRateVerdicts(words: number[]): RateVerdicts {
   const at = (index: number): Wire => ({ packets: words[2 * index] ?? 0, bytes: words[2 * index + 1] ?? 0 });
   return { conformed: at(0), marked: at(1), droppedByRate: at(2), droppedByPacketRate: at(3) };
 }
+
+const outcomes = ["marked", "already", "unchanged", "notIp", "malformed", "failed", "tagged"] as const;
+
+/** `struct markings` of mark-dscp, but for what is 0: outcomes of a direction, and packets by rule. */
+export function readMarkings(words: number[], direction: "ingress" | "egress") {
+  const index = direction === "ingress" ? 0 : 1;
+  const counted = outcomes.map((name, at) => [name, words[index * outcomes.length + at] ?? 0] as const);
+  const rules = words.slice(2 * outcomes.length).filter((_, at) => at % 2 === index);
+  const hits = rules.map((count, at) => [at < maxRules ? `rule ${at}` : "default", count] as const);
+  return Object.fromEntries([...counted, ...hits].filter(([, count]) => count > 0)) as Record<string, number>;
+}

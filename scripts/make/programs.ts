@@ -6,7 +6,16 @@ import { command } from "./command.ts";
 import { refuseBuildPaths, type Step } from "./step.ts";
 
 /** Every program of the library, by its file's name. A test compares this list with the folder. */
-export const programs = ["acl", "conn-limit", "count", "dns-log", "flow-log", "guard", "rate-limit"] as const;
+export const programs = [
+  "acl",
+  "conn-limit",
+  "count",
+  "dns-log",
+  "flow-log",
+  "guard",
+  "mark-dscp",
+  "rate-limit",
+] as const;
 
 /** Compiles one BPF C file, with BTF, against our headers and the vendored ones. Warnings are errors. */
 export function compileBpf(root: string, source: string, object: string, flags: string[] = []): void {

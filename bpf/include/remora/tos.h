@@ -69,22 +69,23 @@ static __always_inline __u32 remora_network_start(struct __sk_buff *skb, const s
 }
 
 /*
- * Gives the byte's bits under `mask` the value `bits`. 1: changed; 0: they were so; -1: the packet has no such byte, or
- * there was no memory, and nothing is changed. Direct packet pointers are invalid afterwards; `packet` is not.
+ * A global function, which the verifier looks at once and by itself, as remora_walk() of packet.h: `word` is what
+ * that returned. Call remora_set_tos().
  */
-static __always_inline int remora_set_tos(struct __sk_buff *skb, const struct remora_packet *packet, __u8 mask,
-					  __u8 bits)
+__attribute__((noinline, weak)) int remora_rewrite_tos(struct __sk_buff *skb, __u64 word, __u32 mask, __u32 bits)
 {
+	const union remora_packet_word found = { .word = word };
+	const struct remora_packet *packet = &found.packet;
 	__u32 shift = remora_tos_shift(packet), at, changed;
-	int word = remora_tos_word(skb, packet);
+	int first = remora_tos_word(skb, packet);
 	__be16 before, after;
 
-	if (word < 0)
+	if (first < 0)
 		return -1;
-	changed = (word & ~(mask << shift)) | (bits & mask) << shift;
-	if (changed == (__u32)word)
+	changed = (first & ~(mask << shift)) | (bits & mask) << shift;
+	if (changed == (__u32)first)
 		return 0;
-	before = bpf_htons(word);
+	before = bpf_htons(first);
 	after = bpf_htons(changed);
 	at = remora_network_start(skb, packet);
 	if (packet->family == REMORA_IPV6)
@@ -93,6 +94,18 @@ static __always_inline int remora_set_tos(struct __sk_buff *skb, const struct re
 	if (bpf_l3_csum_replace(skb, at + offsetof(struct iphdr, check), before, after, sizeof(after)))
 		return -1;
 	return bpf_skb_store_bytes(skb, at, &after, sizeof(after), 0) ? -1 : 1;
+}
+
+/*
+ * Gives the byte's bits under `mask` the value `bits`. 1: changed; 0: they were so; -1: the packet has no such byte, or
+ * there was no memory, and nothing is changed. Direct packet pointers are invalid afterwards; `packet` is not.
+ */
+static __always_inline int remora_set_tos(struct __sk_buff *skb, const struct remora_packet *packet, __u8 mask,
+					  __u8 bits)
+{
+	const union remora_packet_word found = { .packet = *packet };
+
+	return remora_rewrite_tos(skb, found.word, mask, bits);
 }
 
 /* Tells the receiver of congestion, where the sender knows ECN. Whether the packet says so now. */
