@@ -59,6 +59,8 @@ name, namespace/name, a container id, or the beginning of one.
   rtt      how long the remote side took to answer the handshake, the way there and back included
   resent   TCP segments seen again or out of order, both directions
 
+--follow begins with what is there, then tells what changes, and ends with Ctrl-C or with the log.
+
 --ipfix FILE writes an IPFIX file (RFC 7011, 5655), a record for both directions of a flow (RFC
 5103); octets are those of IP packets, as IPFIX wants them. Round-trip times, retransmissions and
 DNS have no standard elements and are not in it. With --follow each interval appends what was added

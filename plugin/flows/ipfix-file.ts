@@ -25,7 +25,8 @@ export function openIpfixFile(path: string): IpfixFile {
       const bytes = Buffer.concat(messages);
       attempt(path, () => {
         try {
-          for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
+          for (let written = 0; written < bytes.length; )
+            written += writeSync(fd, bytes, written, undefined, target.regular ? length + written : null);
         } catch (error) {
           if (target.regular) ftruncateSync(fd, length);
           throw error;
