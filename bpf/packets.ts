@@ -97,7 +97,7 @@ export function ipv4(fields: Ipv4Fields, payload: Transport): Network {
 }
 
 /** The complement of the sum in one's complement (RFC 1071), of an even number of bytes. */
-function internetChecksum(bytes: Buffer): number {
+export function internetChecksum(bytes: Buffer): number {
   let sum = 0;
   for (let at = 0; at < bytes.length; at += 2) sum += bytes.readUInt16BE(at);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);

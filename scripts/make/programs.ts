@@ -11,6 +11,7 @@ export const programs = [
   "conn-limit",
   "count",
   "dns-log",
+  "fault",
   "flow-log",
   "guard",
   "mark-dscp",
