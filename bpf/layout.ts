@@ -68,3 +68,9 @@ export function readMarkings(words: number[], direction: "ingress" | "egress") {
   const hits = rules.map((count, at) => [at < maxRules ? `rule ${at}` : "default", count] as const);
   return Object.fromEntries([...counted, ...hits].filter(([, count]) => count > 0)) as Record<string, number>;
 }
+
+/** `struct seen` of fixtures/tos: packets by family and byte (`ipv4 184`), but for what is 0. */
+export function readSeen(words: number[]): Record<string, number> {
+  const named = words.map((count, at) => [`${at < 256 ? "ipv4" : "ipv6"} ${at % 256}`, count] as const);
+  return Object.fromEntries(named.filter(([, count]) => count > 0));
+}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Two namespaces that talk to each other, for tests with real packets: on veth, and on a device without Ethernet headers. */
 
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import type { Namespace } from "../e2e/lib/scratch.ts";
 import type { Laboratory } from "./laboratory.ts";
 
@@ -41,4 +43,37 @@ export function bareIpPair(lab: Laboratory): Pair {
     ip(`-6 route add ${six[peer]}/128 encap ip id 5 dst ${outer[peer]} dev pod0`);
   }
   return pair;
+}
+
+/** Sends bytes over TCP; returns how many arrived. */
+export async function transfer(from: Namespace, to: Namespace, address: string, bytes: number): Promise<number> {
+  const server = spawn(
+    "ip",
+    [
+      ...["netns", "exec", to.name, process.execPath, "-e"],
+      `let total = 0;
+       const server = require("net").createServer((socket) => {
+         socket.on("data", (data) => { total += data.length; });
+         socket.on("end", () => { console.log(total); socket.end(); server.close(); });
+       }).listen(5001, "::", () => console.log("listening"));`,
+    ],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  try {
+    const ended = once(server, "close");
+    let output = "";
+    server.stdout.on("data", (data) => {
+      output += data;
+    });
+    await once(server.stdout, "data");
+    from.exec(
+      process.execPath,
+      "-e",
+      `require("net").connect(5001, ${JSON.stringify(address)}, function () { this.end(Buffer.alloc(${bytes})); }).resume();`,
+    );
+    await ended;
+    return Number(output.split("\n")[1]);
+  } finally {
+    server.kill();
+  }
 }

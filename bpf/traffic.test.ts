@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Real packets between two namespaces, through a chain of count and acl: on veth, and on a device without Ethernet headers. */
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
+import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -9,46 +8,13 @@ import { type Namespace, run } from "../e2e/lib/scratch.ts";
 import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
 import { readDecisions, readTotals } from "./layout.ts";
 import { ethernet, extension, ipv4, ipv6, tcp, udp } from "./packets.ts";
-import { bareIpPair, ethernetPair, four, six } from "./pairs.ts";
+import { bareIpPair, ethernetPair, four, six, transfer } from "./pairs.ts";
 
 const ping = (seconds: number) => (from: Namespace, to: string) =>
   spawnSync("ip", ["netns", "exec", from.name, "ping", "-c", "1", "-W", String(seconds), to]).status === 0;
 const reaches = ping(10);
 /** A second is enough for what comes back at once, or not at all. */
 const reachesSoon = ping(1);
-
-/** Sends bytes over TCP; returns how many arrived. */
-async function transfer(from: Namespace, to: Namespace, address: string, bytes: number): Promise<number> {
-  const server = spawn(
-    "ip",
-    [
-      ...["netns", "exec", to.name, process.execPath, "-e"],
-      `let total = 0;
-       const server = require("net").createServer((socket) => {
-         socket.on("data", (data) => { total += data.length; });
-         socket.on("end", () => { console.log(total); socket.end(); server.close(); });
-       }).listen(5001, "::", () => console.log("listening"));`,
-    ],
-    { stdio: ["ignore", "pipe", "inherit"] },
-  );
-  try {
-    const ended = once(server, "close");
-    let output = "";
-    server.stdout.on("data", (data) => {
-      output += data;
-    });
-    await once(server.stdout, "data");
-    from.exec(
-      process.execPath,
-      "-e",
-      `require("net").connect(5001, ${JSON.stringify(address)}, function () { this.end(Buffer.alloc(${bytes})); }).resume();`,
-    );
-    await ended;
-    return Number(output.split("\n")[1]);
-  } finally {
-    server.kill();
-  }
-}
 
 const totalsOf = (chain: Chain) => readTotals(chain.members[0]?.totals("totals") ?? []);
 const decisionsOf = (chain: Chain) => readDecisions(chain.members[1]?.totals("decisions") ?? []);
