@@ -333,6 +333,8 @@ Value ProgramInfo(const CallbackInfo &info) {
   object.Set("type", program.type);
   object.Set("tag", program.tag);
   object.Set("mapIds", toArray(env, program.mapIds, [&](uint32_t id) { return Number::New(env, id); }));
+  object.Set("instructions", Number::New(env, program.instructions));
+  object.Set("verified", Number::New(env, program.verified));
   return object;
 }
 

@@ -206,7 +206,8 @@ Result<ProgramState> programInfo(int program) {
   char tag[2 * BPF_TAG_SIZE + 1];
   for (int i = 0; i < BPF_TAG_SIZE; i++) snprintf(tag + 2 * i, 3, "%02x", info.tag[i]);
   auto type = libbpf_bpf_prog_type_str(static_cast<bpf_prog_type>(info.type));
-  return ProgramState{info.id, info.name, type ? type : "unknown", tag, ids};
+  return ProgramState{info.id, info.name, type ? type : "unknown", tag, ids,
+                      info.xlated_prog_len / static_cast<uint32_t>(sizeof(bpf_insn)), info.verified_insns};
 }
 
 }  // namespace remora

@@ -65,6 +65,7 @@ struct ProgramState {
   uint32_t id;
   std::string name, type, tag;
   std::vector<uint32_t> mapIds;
+  uint32_t instructions, verified;
 };
 Result<ProgramState> programInfo(int program);
 

@@ -14,8 +14,9 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import { counterLayout, type Fd, KernelError, type KernelPort, type Stage } from "../kernel/port.ts";
+import { type Fd, KernelError, type KernelPort, type Stage } from "../kernel/port.ts";
 import type { CatalogProgram } from "../model.ts";
+import { loadAlone } from "./alone.ts";
 import { findAttachments, otherGenerations } from "./attachments.ts";
 import { ensureDirectory, removeIfEmpty } from "./folders.ts";
 import { Lock, lock, lockDeadlines, tryLock } from "./lock.ts";
@@ -256,33 +257,16 @@ function keep(
 
 /** A map as the program's own object defines it, BTF included: the program is loaded for it once, and run by no packet. */
 function make(kernel: KernelPort, program: CatalogProgram, map: string, handles: Handles): Fd {
-  const chain = handles.own(
-    kernel.createMap({ type: "prog_array", name: "remora_scratch", keySize: 4, valueSize: 4, maxEntries: 1 }),
+  const stage = loadAlone(
+    kernel,
+    {
+      object: program.object,
+      name: program.name,
+      entries: [{ function: program.entry.ingress ?? program.entry.egress ?? "", parameters: [] }],
+      proceedOn: program.proceedOn,
+    },
+    handles,
   );
-  const counters = handles.own(
-    kernel.createMap({
-      type: "percpu_array",
-      name: "remora_counters",
-      keySize: 4,
-      valueSize: counterLayout.words * 8,
-      maxEntries: 1,
-    }),
-  );
-  const stage = kernel.loadStage({
-    object: program.object,
-    name: program.name,
-    entries: [{ function: program.entry.ingress ?? program.entry.egress ?? "", parameters: [] }],
-    position: 0,
-    length: 1,
-    proceedOn: program.proceedOn,
-    failurePolicy: "closed",
-    chain,
-    counters,
-    countHead: false,
-    reuse: [],
-  });
-  handles.own(stage.program);
-  for (const { fd } of stage.maps) handles.own(fd);
   const made = stage.maps.find(({ name }) => name === map);
   if (!made) throw new RemoraError(code.badObject, `${program.path} was loaded without its map ${map}`);
   return made.fd;

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `remora inspect FILE`: one object, whoever it belongs to; nothing is loaded. */
+/** `remora inspect FILE`: one object, whoever it belongs to; nothing is loaded, unless --load asks for it. */
 
 import { existsSync, readFileSync } from "node:fs";
+import { basename } from "node:path";
 import { checkEntry, findEntry } from "../catalog/entry.ts";
-import { readManifest } from "../catalog/manifest.ts";
-import type { ParameterDescription } from "../catalog/parameters.ts";
+import { type Manifest, readManifest } from "../catalog/manifest.ts";
+import { type ParameterDescription, readParameters, setParameter } from "../catalog/parameters.ts";
+import { BadValue } from "../catalog/value.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type Direction, directions, KernelError, type KernelPort, type ObjectInfo } from "../kernel/port.ts";
+import type { ParameterText } from "../model.ts";
 import { type Command, UsageError } from "./command.ts";
+import { loadEntries, renderLoaded } from "./inspect-load.ts";
 import { describeParameters, parameterShape, parameterTable } from "./parameters.ts";
 import { table } from "./table.ts";
 import { type Page, pageFor, paragraph, printable } from "./terminal.ts";
@@ -17,27 +21,48 @@ const objectSuffix = ".bpf.o";
 export const command: Command = {
   operands: "FILE",
   maxOperands: 1,
-  options: {},
+  options: {
+    load: { type: "boolean", help: "loads the entries and says what the verifier thinks of them" },
+    param: { type: "string", multiple: true, value: "K=V", help: "with --load: parameter K" },
+  },
   help: `
 Shows what an ELF object holds: its programs with sections and types, which of them are the entries
 of a chain, its parameters, maps, licence and digest, and whether it can stand in a chain. Where a
 manifest NAME.yaml lies beside NAME.bpf.o, it is asked for the entries. Who may write the files does
-not matter here, and nothing is loaded: what the verifier says is known when a pod asks for it.
+not matter here, and nothing is loaded: what the verifier says is known when a pod asks for it, or
+with --load: then each entry is loaded, attached to nothing, and gone again. Parameters decide
+what the verifier sees; set are those of the manifest, and over them those given with --param.
+Exit status 1 where one is refused.
 
 --json prints {"path","manifest":PATH|null,"sha256","license","btf":BOOLEAN,
 "chain":{"able":BOOLEAN,"reason":TEXT|null},
 "entries":[{"direction":"ingress"|"egress","function","section"}],
 "programs":[{"function","section","type","inner":BOOLEAN,"tailCalls","resizes":BOOLEAN}],
 "parameters":[P],"maps":[{"name","type","keySize","valueSize","maxEntries","flags",
-"pinned":BOOLEAN,"internal":BOOLEAN}]} with
+"pinned":BOOLEAN,"internal":BOOLEAN}]} and with --load "loaded":[{"function","directions",
+"loads":BOOLEAN,"reason":TEXT|null,"log":TEXT|null,"verified":N|null,"instructions":N|null,
+"milliseconds":N|null}], with
 P = ${parameterShape}.`,
   async run({ args, io, tools, json }) {
     const [path] = args.positionals;
     if (path === undefined) throw new UsageError("which FILE?");
+    if (args.flag("param") && !args.flag("load")) throw new UsageError("--param is for --load");
     const object = readFileSync(path);
-    const view = await inspect(path, object, await tools.kernel());
-    io.stdout(json ? `${JSON.stringify(view)}\n` : renderObject(view, pageFor(io)));
-    return 0;
+    const kernel = await tools.kernel();
+    const view = await inspect(path, object, kernel);
+    if (!args.flag("load")) {
+      io.stdout(json ? `${JSON.stringify(view)}\n` : renderObject(view, pageFor(io)));
+      return 0;
+    }
+    const parameters = await parametersFor(path, read(path, object, kernel), args.texts("param"));
+    const name = basename(path).replace(/\.bpf\.o$|\.o$/, "");
+    const loaded = loadEntries(kernel, { object, name }, view.entries, parameters);
+    io.stdout(
+      json
+        ? `${JSON.stringify({ ...view, loaded })}\n`
+        : `${renderObject(view, pageFor(io))}\n${renderLoaded(loaded, pageFor(io))}`,
+    );
+    return view.chain.able && loaded.every(({ loads }) => loads) ? 0 : 1;
   },
 };
 
@@ -113,6 +138,31 @@ export async function inspect(path: string, object: Buffer, kernel: KernelPort):
   return view;
 }
 
+/** The manifest's, and over them those of the command line. @throws RemoraError badParameter; UsageError. */
+async function parametersFor(
+  path: string,
+  info: ObjectInfo,
+  given: string[],
+): Promise<{ name: string; bytes: Buffer }[]> {
+  const manifest = await manifestOf(path);
+  const values = new Map<string, ParameterText>(Object.entries(manifest?.params ?? {}));
+  for (const setting of given) {
+    const [, name, value] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
+    if (name === undefined || value === undefined)
+      throw new UsageError(`--param ${setting}: write PARAMETER=VALUE, such as deny_list=true`);
+    values.set(name, value);
+  }
+  const parameters = readParameters(path, info);
+  return [...values].flatMap(([name, value]) => {
+    try {
+      return setParameter(parameters, name, value).bytes;
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      throw new RemoraError(code.badParameter, `${path}: parameter ${name}: ${error.message}`);
+    }
+  });
+}
+
 function read(path: string, object: Buffer, kernel: KernelPort): ObjectInfo {
   try {
     return kernel.inspectObject(object);
@@ -128,11 +178,14 @@ function manifestBeside(path: string): string | undefined {
   return existsSync(manifest) ? manifest : undefined;
 }
 
+async function manifestOf(path: string): Promise<Manifest | undefined> {
+  const manifest = manifestBeside(path);
+  if (manifest === undefined) return undefined;
+  return readManifest(manifest, readFileSync(manifest, "utf8"), (await import("yaml")).parse);
+}
+
 async function entriesOf(path: string, manifest: string | undefined, info: ObjectInfo): Promise<ObjectView["entries"]> {
-  const wanted =
-    manifest === undefined
-      ? undefined
-      : readManifest(manifest, readFileSync(manifest, "utf8"), (await import("yaml")).parse).entry;
+  const wanted = (await manifestOf(path))?.entry;
   const entry = manifest !== undefined && wanted ? checkEntry(manifest, info, wanted) : findEntry(path, info);
   return directions.flatMap((direction) => {
     const program = info.programs.find(({ name }) => name === entry[direction]);

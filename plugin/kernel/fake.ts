@@ -462,7 +462,15 @@ export class FakeKernel implements KernelPort {
   programInfo(program: Fd): ProgramInfo {
     this.#step("programInfo");
     const held = this.#held("programInfo", program, "program");
-    return { id: held.id, name: held.name, type: "sched_cls", tag: "", mapIds: held.maps.map(({ id }) => id) };
+    return {
+      id: held.id,
+      name: held.name,
+      type: "sched_cls",
+      tag: "",
+      mapIds: held.maps.map(({ id }) => id),
+      instructions: 0,
+      verified: 0,
+    };
   }
   testRun(request: TestRunRequest): TestRunResult {
     this.#step("testRun");

@@ -222,6 +222,10 @@ export interface ProgramInfo {
   type: string;
   tag: string;
   mapIds: number[];
+  /** As the verifier has left them, with what the kernel put in. */
+  instructions: number;
+  /** Instructions that the verifier went through, of all ways together; 0 before Linux 5.16. */
+  verified: number;
 }
 export interface LinkInfo {
   id: number;
