@@ -19,6 +19,22 @@ for (const member of members)
     assert.is(chain.stages.length, 1);
   });
 
+test("acl with its deny list, and without the map of it", () => {
+  const object = readFileSync(join(folder, "acl.bpf.o"));
+  for (const [asked, without] of [
+    [1, []],
+    [0, ["denied"]],
+  ] as const) {
+    const parameters = { deny_list: Buffer.from([asked]) };
+    using chain = new Chain([{ object, entry: "acl_ingress", parameters, without: [...without] }]);
+    assert.is(
+      chain.stages[0]?.maps.some(({ name }) => name === "denied"),
+      asked === 1,
+    );
+    assert.is(chain.run(Buffer.alloc(64)).verdict, -1);
+  }
+});
+
 test("all of them in one chain", () => {
   using chain = new Chain(members);
   assert.is(chain.run(Buffer.alloc(64)).verdict, -1);
