@@ -206,15 +206,37 @@ test("what is no IP, or no good IP, is limited as well", () => {
   }
 });
 
+test("a bucket that is kept under new parameters keeps what is used, but no debt beyond the new burst", () => {
+  using lab = laboratory();
+  // A byte a second: the clock of the test does not matter.
+  const parameters = (burst: string) => ({ rate: "8bit", burst });
+  let before = limiter(lab, parameters("3000"));
+  const again = (burst: string): Chain => {
+    const sharing = before.members[0];
+    before = lab.chain([{ program: "rate-limit", entry: "rate_limit", params: parameters(burst), sharing }]);
+    return before;
+  };
+  const { wait } = bucketsOf(lab, before);
+  assert.is(send(before, frame(1000), 4), "+++-");
+  assert.is(send(again("5000"), frame(1000), 3), "++-");
+  // Of the 5000 that are used, 2000 stay: it is full again after as many seconds.
+  assert.is(send(again("2000"), frame(1000), 1), "-");
+  wait(800);
+  assert.is(send(before, frame(1000), 1), "-");
+  wait(200);
+  assert.is(send(before, frame(1000), 2), "+-");
+  assert.equal(verdicts(before), { conformed: [6, 6000], droppedByRate: [5, 5000] });
+});
+
 // ---- several CPUs ----------------------------------------------------------------------------------------------
 
 test("several CPUs take from one bucket, to the bit", async () => {
   using lab = laboratory();
-  const perSecond = 8_000_000_000n;
+  const perSecond = 200_000_000n;
   const chain = limiter(lab, { rate: `${perSecond}bit`, burst: "1GB" });
   const { bits } = bucketsOf(lab, chain);
   send(chain, frame(1000), 1);
-  // Exhausted, so that there are packets of either kind from the beginning; a second's worth away from full.
+  // Exhausted, so that there are packets of either kind from the beginning.
   bits.used = 8_000_000_000n * billion;
   const [used, updated] = [bits.used, bits.updated];
   const workers = Array.from(
