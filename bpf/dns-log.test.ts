@@ -265,17 +265,17 @@ test("the ring goes round, and a late answer finds its place taken", () => {
 
 test("of more pending queries than there is room for, the oldest are forgotten", () => {
   using it = pod();
+  const matched = (from: number, to: number): number => {
+    const before = it.transactions().filter(({ answered }) => answered).length;
+    for (let id = from; id < to; id++) it.hears(answer({ id }));
+    return it.transactions().filter(({ answered }) => answered).length - before;
+  };
   for (let id = 0; id < 3000; id++) it.asks(query("a.example", { id }));
-  it.hears(answer({ id: 0 }));
-  it.hears(answer({ id: 2999 }));
-  assert.is(it.counts(), "1 answers ingress, 1 noerror ingress, 1 unmatched ingress, 3000 queries egress");
-  assert.equal(
-    it
-      .transactions()
-      .filter(({ answered }) => answered)
-      .map(({ id }) => id),
-    [2999],
-  );
+  assert.is(matched(2900, 3000), 100);
+  for (let id = 0; id < 1000; id++) it.hears(answer({ id }));
+  // Roughly: each CPU that this process was on keeps some for itself.
+  const [, unmatched = 0] = /(\d+) unmatched ingress/.exec(it.counts()) ?? [];
+  assert.ok(Number(unmatched) > 500, `${unmatched} of 1000`);
 });
 
 // ---- names -----------------------------------------------------------------------------------------------------

@@ -389,7 +389,9 @@ test("more flows than there is room for: the oldest go, what was made is counted
   const there = (from: number, to: number) =>
     Array.from({ length: to - from }, (_, n) => left.has(`10.0.0.1:40000 ${address(from + n)}:53 17`)).filter(Boolean)
       .length;
-  assert.equal([there(0, 1000), there(made - 1000, made)], [0, 1000]);
+  // Roughly: each CPU that this process was on keeps a hundred or so for itself.
+  assert.is(there(made - 1000, made), 1000, "the newest");
+  assert.ok(there(0, 2000) < 500, `${there(0, 2000)} of the 2000 oldest`);
 });
 
 test.run();
