@@ -15,6 +15,7 @@ export const programs = [
   "flow-log",
   "guard",
   "mark-dscp",
+  "mirror",
   "rate-limit",
 ] as const;
 

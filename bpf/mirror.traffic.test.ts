@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Copies on their way: a pod (a), whom it talks to (b), and a collector behind b (c), which takes the copies out of VXLAN by a
+ * device of the kernel's. Compared are the pod's own packets, as they pass its interface, with what comes out there.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { Namespace } from "../e2e/lib/scratch.ts";
+import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
+import { ethernetPair, four, six } from "./pairs.ts";
+
+const collectors = { IPv4: "192.168.9.2", IPv6: "fd09::2" } as const;
+type Family = keyof typeof collectors;
+
+interface Scene {
+  pod: Namespace;
+  peer: Namespace;
+  collector: Namespace;
+  counts(): Record<string, number>;
+  ping(to: string, ...options: string[]): void;
+}
+
+function scene(
+  lab: Laboratory,
+  family: Family,
+  { params = {}, sides = ["ingress", "egress"], listens = true }: Partial<Options> = {},
+): Scene {
+  const [pod, peer] = ethernetPair(lab);
+  const collector = lab.world.namespace();
+  lab.world.veth(
+    { namespace: peer, ifname: "up0", addresses: ["192.168.9.1/24", "fd09::1/64"] },
+    { namespace: collector, ifname: "eth0", addresses: ["192.168.9.2/24", "fd09::2/64"] },
+  );
+  for (const setting of ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
+    peer.exec("sysctl", "-qw", setting);
+  pod.exec("ip", "route", "add", "default", "via", four[1]);
+  pod.exec("ip", "-6", "route", "add", "default", "via", six[1]);
+  collector.exec("ip", "route", "add", "default", "via", "192.168.9.1");
+  collector.exec("ip", "-6", "route", "add", "default", "via", "fd09::1");
+  if (listens) {
+    const device = `link add copies0 type vxlan id 77 dstport 4789 local ${collectors[family]} udp6zerocsumrx`;
+    collector.exec("ip", ...device.split(" "));
+    collector.exec("ip", "link", "set", "copies0", "up");
+  }
+  const all = {
+    collector: collectors[family],
+    vni: "77",
+    source_ipv4: four[0],
+    source_ipv6: six[0],
+    directions: String((sides.includes("ingress") ? 1 : 0) + (sides.includes("egress") ? 2 : 0)),
+    ...params,
+  };
+  const chains: Chain[] = [];
+  for (const side of sides) {
+    const sharing = chains[0]?.members[0];
+    const wanted = { program: "mirror", entry: `mirror_${side}`, params: all, ...(sharing && { sharing }) };
+    const chain = lab.chain([wanted]);
+    lab.attach(chain, pod, "pod0", side);
+    chains.push(chain);
+  }
+  const it: Scene = {
+    pod,
+    peer,
+    collector,
+    counts: () => chains[0]?.members[0]?.contents("copies")[0]?.value as Record<string, number>,
+    ping(to, ...options) {
+      pod.exec("ping", "-q", "-W", "10", ...options, to);
+    },
+  };
+  // Neighbours are known, and mirror has seen that something leaves.
+  for (const to of [four[1], six[1], collectors[family]]) it.ping(to, "-c", "1");
+  return it;
+}
+interface Options {
+  params: Record<string, string>;
+  sides: ("ingress" | "egress")[];
+  listens: boolean;
+}
+
+// ---- what passes a device --------------------------------------------------------------------------------------
+
+interface Capture {
+  /** Ends it, and gives the frames. */
+  frames(): Promise<Buffer[]>;
+}
+
+async function capture(lab: Laboratory, namespace: Namespace, ifname: string): Promise<Capture> {
+  const file = join(lab.world.dir, `${namespace.name}-${ifname}.pcap`);
+  const argv = ["netns", "exec", namespace.name, "dumpcap", "-P", "-q", "-B", "64", "-i", ifname, "-w", file];
+  const child: ChildProcess = spawn("ip", argv, { stdio: ["ignore", "ignore", "pipe"] });
+  const ended = once(child, "close");
+  let said = "";
+  child.stderr?.on("data", (data) => {
+    said += data;
+  });
+  for (let round = 0; !said.includes("File:") && round < 400 && child.exitCode === null; round++) await sleep(25);
+  assert.match(said, /File:/);
+  return {
+    async frames() {
+      await sleep(300);
+      child.kill("SIGINT");
+      await ended;
+      const bytes = readFileSync(file);
+      const frames: Buffer[] = [];
+      for (let at = 24; at + 16 <= bytes.length; ) {
+        const length = bytes.readUInt32LE(at + 8);
+        frames.push(bytes.subarray(at + 16, at + 16 + length));
+        at += 16 + length;
+      }
+      return frames;
+    },
+  };
+}
+
+/** Echo requests and replies, in hexadecimal and in order. */
+function echoes(frames: Buffer[]): string[] {
+  const isEcho = (frame: Buffer) =>
+    frame.readUInt16BE(12) === 0x0800
+      ? frame[23] === 1 && [0, 8].includes(frame[34] ?? -1)
+      : frame.readUInt16BE(12) === 0x86dd && frame[20] === 58 && [128, 129].includes(frame[54] ?? -1);
+  return frames.filter(isEcho).map((frame) => frame.toString("hex"));
+}
+
+/** The two streams of a TCP connection over IPv4, by the server's port, as far as they were seen. */
+function streams(frames: Buffer[], port: number): { toServer: Buffer; toClient: Buffer } {
+  const parts = { toServer: new Map<number, Buffer>(), toClient: new Map<number, Buffer>() };
+  const starts = { toServer: 0, toClient: 0 };
+  for (const frame of frames) {
+    if (frame.readUInt16BE(12) !== 0x0800 || frame[23] !== 6) continue;
+    const tcp = frame.subarray(14 + ((frame[14] ?? 0) & 15) * 4);
+    const way = tcp.readUInt16BE(2) === port ? "toServer" : "toClient";
+    const payload = tcp.subarray(((tcp[12] ?? 0) >> 4) * 4);
+    const sequence = tcp.readUInt32BE(4);
+    if ((tcp[13] ?? 0) & 2) starts[way] = sequence + 1;
+    else if (payload.length > 0) parts[way].set((sequence - starts[way]) >>> 0, payload);
+  }
+  const whole = (way: keyof typeof parts): Buffer => {
+    const end = Math.max(0, ...[...parts[way]].map(([at, part]) => at + part.length));
+    const bytes = Buffer.alloc(end);
+    for (const [at, part] of parts[way]) bytes.set(part, at);
+    return bytes;
+  };
+  return { toServer: whole("toServer"), toClient: whole("toClient") };
+}
+
+// ---- tests -----------------------------------------------------------------------------------------------------
+
+for (const family of ["IPv4", "IPv6"] as const)
+  test(`to a collector over ${family}: copies of both directions, IPv4 and IPv6, byte for byte`, async () => {
+    using lab = laboratory();
+    const it = scene(lab, family);
+    const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, "copies0")];
+    const before = it.counts();
+    for (const to of [four[1], six[1]]) it.ping(to, "-c", "5", "-i", "0.05", "-s", "300");
+    const [originals, copies] = [echoes(await own.frames()), echoes(await copied.frames())];
+    assert.is(originals.length, 20);
+    assert.equal(copies, originals);
+    const after = it.counts();
+    for (const side of ["ingress", "egress"])
+      assert.ok((after[side] ?? 0) - (before[side] ?? 0) >= 10, `${side}: ${JSON.stringify(after)}`);
+    for (const what of ["not_wrapped", "not_cloned", "lost", "cut", "no_source", "own_error"])
+      assert.is(after[what], 0, `${what}: ${JSON.stringify(after)}`);
+  });
+
+test("a transfer in large pieces arrives as it was sent, and its copies hold the same bytes, both ways", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4");
+  // With the outer headers, no piece may be beyond 64 KiB: such a one is cut.
+  for (const end of [it.pod, it.peer])
+    end.exec("ip", "link", "set", "pod0", "gso_max_size", "60000", "gro_max_size", "60000");
+  const copied = await capture(lab, it.collector, "copies0");
+  const size = 2_000_000;
+  const script = (text: string) => ["-e", text];
+  const server = spawn(
+    "ip",
+    [
+      ...["netns", "exec", it.peer.name, process.execPath],
+      ...script(`const server = require("net").createServer({ allowHalfOpen: true }, (socket) => {
+        const parts = [];
+        socket.on("data", (part) => parts.push(part));
+        socket.on("end", () => { socket.end(Buffer.concat(parts)); server.close(); });
+      }).listen(5001, () => console.log("listening"));`),
+    ],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  try {
+    await once(server.stdout, "data");
+    const [sent, received] = it.pod
+      .exec(
+        process.execPath,
+        ...script(`const { createHash, randomBytes } = require("crypto");
+        const digest = (bytes) => createHash("sha256").update(bytes).digest("hex");
+        const bytes = randomBytes(${size}), parts = [];
+        const socket = require("net").connect({ port: 5001, host: "${four[1]}", allowHalfOpen: true }, () => socket.end(bytes));
+        socket.on("data", (part) => parts.push(part));
+        socket.on("end", () => console.log(digest(bytes) + " " + digest(Buffer.concat(parts))));`),
+      )
+      .trim()
+      .split(" ");
+    assert.is(received, sent);
+    const frames = await copied.frames();
+    const seen = streams(frames, 5001);
+    for (const stream of [seen.toServer, seen.toClient]) {
+      assert.is(stream.length, size);
+      assert.is(createHash("sha256").update(stream).digest("hex"), sent);
+    }
+    assert.ok(
+      frames.some((frame) => frame.length > 4000),
+      "no copy is larger than a segment: this was no test of GSO",
+    );
+    assert.is(it.counts().not_wrapped, 0);
+  } finally {
+    server.kill();
+  }
+});
+
+test("the beginning alone, where that is asked for; and what does not fit with the outer headers", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4", { params: { truncate: "200" } });
+  const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, "copies0")];
+  for (const to of [four[1], six[1]]) it.ping(to, "-c", "3", "-i", "0.05", "-s", "1000");
+  const [originals, copies] = [echoes(await own.frames()), echoes(await copied.frames())];
+  assert.is(originals.length, 12);
+  assert.equal(
+    copies,
+    originals.map((frame) => frame.slice(0, 400)),
+  );
+  assert.is(it.counts().cut, 0);
+});
+
+test("a full packet is cut by the outer headers", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv6");
+  const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, "copies0")];
+  const before = it.counts().cut ?? 0;
+  it.ping(four[1], "-c", "2", "-i", "0.05", "-s", "1472");
+  const [originals, copies] = [echoes(await own.frames()), echoes(await copied.frames())];
+  assert.equal(
+    copies,
+    originals.map((frame) => frame.slice(0, 2 * (1500 - 40 - 8 - 8))),
+  );
+  assert.is((it.counts().cut ?? 0) - before, 4);
+});
+
+test("a sample of them", () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4", { params: { sample: "25%" } });
+  it.ping(four[1], "-c", "300", "-i", "0.002");
+  const { ingress = 0, egress = 0, not_sampled = 0 } = it.counts();
+  assert.ok(ingress + egress + not_sampled >= 600);
+  for (const count of [ingress, egress]) assert.ok(count > 25 && count < 150, JSON.stringify(it.counts()));
+});
+
+test("a collector that does not listen: its complaints are not copied back to it", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4", { listens: false });
+  it.ping(four[1], "-c", "20", "-i", "0.02");
+  for (let round = 0; !it.counts().own_error && round < 100; round++) await sleep(20);
+  const { own_error = 0, ingress = 0 } = it.counts();
+  assert.ok(own_error > 0);
+  assert.ok(ingress < 60, JSON.stringify(it.counts()));
+});
+
+test("without its egress side nothing is copied, and nothing is sent that arrived", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4", { sides: ["ingress"] });
+  const seen = await capture(lab, it.peer, "pod0");
+  it.ping(four[1], "-c", "5", "-i", "0.02");
+  assert.is(echoes(await seen.frames()).length, 10);
+  const { no_egress = 0, ingress } = it.counts();
+  assert.ok(no_egress >= 5);
+  assert.is(ingress, 0);
+});
+
+test("the egress side alone copies what leaves", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4", { sides: ["egress"] });
+  const copied = await capture(lab, it.collector, "copies0");
+  it.ping(six[1], "-c", "5", "-i", "0.02");
+  const copies = echoes(await copied.frames());
+  assert.is(copies.length, 5);
+  assert.ok(copies.every((frame) => frame.slice(108, 110) === "80"));
+});
+
+test("GRE, as tshark reads it", async () => {
+  using lab = laboratory();
+  const it = scene(lab, "IPv4", { params: { mode: "gre" } });
+  const arriving = await capture(lab, it.collector, "eth0");
+  it.ping(six[1], "-c", "3", "-i", "0.02");
+  const frames = await arriving.frames();
+  assert.ok(frames.filter((frame) => frame[23] === 47).length >= 6);
+  const file = join(lab.world.dir, `${it.collector.name}-eth0.pcap`);
+  const fields = ["-e", "gre.proto", "-e", "icmpv6.type", "-e", "icmpv6.echo.sequence_number"];
+  const read = spawnSync(
+    "tshark",
+    ["-n", "-r", file, "-Y", "gre && icmpv6.echo.identifier", "-T", "fields", ...fields],
+    {
+      encoding: "utf8",
+    },
+  );
+  assert.is(read.status, 0, read.stderr);
+  const rows = read.stdout
+    .trim()
+    .split("\n")
+    .map((row) => row.split("\t"));
+  assert.equal(
+    rows.map(([protocol, type, sequence]) => `${protocol} ${type} ${sequence}`),
+    [1, 2, 3].flatMap((sequence) => [`0x6558 128 ${sequence}`, `0x6558 129 ${sequence}`]),
+  );
+});
+
+test.run();
