@@ -1,20 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The library's programs as users would ask for them, so that each does its work and lets the bench's traffic pass. */
-import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { programs } from "../scripts/make/programs.ts";
 
 export interface Asked {
   program: string;
   params: Record<string, string>;
 }
-
-/** An address on the test network that nobody has: what a program sends there goes nowhere. */
-export const collector = "10.98.0.9";
-
-const asked: Asked[] = [
-  { program: "count", params: {} },
-  { program: "acl", params: { rules: "deny tcp 192.0.2.0/24; deny udp any 7; allow any" } },
-];
 
 /** A program that does nothing: what it costs is the chain. */
 export const empty = {
@@ -26,12 +17,23 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 `,
 };
 
-/** What was built of it. */
-export const library = asked.filter(({ program }) =>
-  existsSync(join(resolve(import.meta.dirname, "../bpf"), `${program}.bpf.c`)),
-);
+const params: Record<(typeof programs)[number], Record<string, string>> = {
+  acl: { rules: "deny tcp 192.0.2.0/24; deny udp any 7; allow any" },
+  "conn-limit": { max: "1000", max_per_remote: "100" },
+  count: {},
+  "dns-log": {},
+  fault: { rules: "deny udp any 7", drop: "100%" },
+  "flow-log": {},
+  guard: {},
+  "mark-dscp": { dscp: "AF21" },
+  // Nobody has this address: the copies are made, and leave the pod.
+  mirror: { collector: "10.98.0.9", sample: "1%", truncate: "128" },
+  "rate-limit": { rate: "900Gbit" },
+};
 
-/** An accounting, a marking, a limit and a filter: what a busy node's pod has. */
-export const fourPrograms = ["count", "mark-dscp", "rate-limit", "acl"].flatMap((name) =>
-  library.filter(({ program }) => program === name),
+export const library: Asked[] = programs.map((program) => ({ program, params: params[program] }));
+
+/** An accounting, a marking, a filter and a limit: what a busy node's pod has. */
+export const fourPrograms = library.filter(({ program }) =>
+  ["flow-log", "mark-dscp", "acl", "rate-limit"].includes(program),
 );

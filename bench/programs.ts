@@ -23,6 +23,12 @@ const packets = {
   "UDP, IPv6": ethernet(ipv6({}, udp({ destination: 443 }, Buffer.alloc(64)))),
 };
 
+/** What the pod's interface would say: it is what the packets say. */
+const filled: Record<string, Record<string, string>> = {
+  guard: { addresses: "10.0.0.1/32, 2001:db8::1/128", mac: "02:00:00:00:00:01" },
+  mirror: { directions: "2", source_ipv4: "10.0.0.1" },
+};
+
 /** `repeat`: test runs of one measurement. */
 export async function programs(options: { rounds: number; repeat: number }): Promise<string> {
   using world = scratch();
@@ -34,7 +40,9 @@ export async function programs(options: { rounds: number; repeat: number }): Pro
   for (const { program, params } of library) {
     const { object, entry } = catalog.get(program);
     const parameters = readParameters(program, kernel.inspectObject(object));
-    const values = Object.entries(params).flatMap(([name, text]) => setParameter(parameters, name, text).bytes);
+    const values = Object.entries({ ...params, ...filled[program] }).flatMap(
+      ([name, text]) => setParameter(parameters, name, text).bytes,
+    );
     chains.push({ name: program, ...loadChain(kernel, object, entry.egress ?? entry.ingress ?? "", 1, values) });
   }
   const columns = Object.values(packets).map((packet) =>
