@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** conn-limit between real sockets, on all CPUs at once. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { setTimeout as wait } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { Namespace } from "../e2e/lib/scratch.ts";
 import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
+import { Peer, until } from "./peer.ts";
 
 const addresses = {
   pod: ["10.77.0.1", "fd00:77::1"],
@@ -32,38 +30,6 @@ function scene(lab: Laboratory, params: Record<string, string>) {
   lab.attach(ingress, pod, "pod0", "ingress");
   lab.attach(egress, pod, "pod0", "egress");
   return { remote, pod, chain: ingress };
-}
-
-/** A node process inside a namespace that says something first and answers each line on its stdin with one. */
-class Peer implements AsyncDisposable {
-  readonly #child: ChildProcess;
-  #lines: string[] = [];
-  constructor(namespace: Namespace, script: string) {
-    const args = ["netns", "exec", namespace.name, process.execPath, "-e", script];
-    this.#child = spawn("ip", args, { stdio: ["pipe", "pipe", "inherit"] });
-    let rest = "";
-    this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop() ?? "";
-      this.#lines.push(...lines);
-      this.#child.emit("line");
-    });
-  }
-  async line(): Promise<string> {
-    const deadline = AbortSignal.timeout(60_000);
-    while (this.#lines.length === 0) await once(this.#child, "line", { signal: deadline });
-    return this.#lines.shift() ?? "";
-  }
-  ask(line: string): Promise<string> {
-    this.#child.stdin?.write(`${line}\n`);
-    return this.line();
-  }
-  async [Symbol.asyncDispose]() {
-    const ended = once(this.#child, "exit");
-    this.#child.stdin?.end();
-    this.#child.kill();
-    await ended;
-  }
 }
 
 const server = `
@@ -139,18 +105,6 @@ function counted(lab: Laboratory, chain: Chain) {
     remotes: sum("remotes"),
     accounts: map("remotes").length,
   };
-}
-
-async function until(what: () => unknown, is: unknown): Promise<void> {
-  const deadline = Date.now() + 60_000;
-  for (;;) {
-    try {
-      return assert.equal(await what(), is);
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-    }
-    await wait(50);
-  }
 }
 
 test("of many that knock at once, just as many get in as may; they free their places", async () => {
