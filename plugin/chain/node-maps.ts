@@ -20,7 +20,7 @@ import { loadAlone } from "./alone.ts";
 import { findAttachments, otherGenerations } from "./attachments.ts";
 import { ensureDirectory, removeIfEmpty } from "./folders.ts";
 import { Lock, lock, lockDeadlines, tryLock } from "./lock.ts";
-import { decodeName, encodeName, keptEnd, nodeMapPins, rootOf } from "./pins.ts";
+import { type AttachmentPins, decodeName, encodeName, keptEnd, nodeMapPins, rootOf } from "./pins.ts";
 import { type AttachmentRecord, readRecord } from "./record.ts";
 import { Attempts, Handles } from "./undo.ts";
 
@@ -129,15 +129,25 @@ export function releaseNodeMaps(kernel: KernelPort, bpffs: string): void {
 }
 
 function removeUnused(kernel: KernelPort, bpffs: string, attempts: Attempts): void {
-  const used = usedNodeMaps(kernel, bpffs);
-  if (used === undefined) return;
-  for (const folder of programFolders(kernel, nodeMapPins(bpffs).root)) {
-    attempts.try(() => {
-      for (const { name, path, kept } of mapsIn(kernel, folder.path))
-        if (!kept && !used.has(`${folder.name}/${name}`)) attempts.try(() => kernel.removePin(path));
-    });
-    attempts.try(() => removeIfEmpty(kernel, folder.path));
+  const folders = programFolders(kernel, nodeMapPins(bpffs).root);
+  const maps = folders.flatMap((folder) =>
+    mapsIn(kernel, folder.path).map((map) => ({ ...map, id: `${folder.name}/${map.name}` })),
+  );
+  const unused = unusedOf(kernel, bpffs, new Set(maps.filter(({ kept }) => !kept).map(({ id }) => id)));
+  for (const { path, id } of maps) if (unused.has(id)) attempts.try(() => kernel.removePin(path));
+  for (const { path } of folders) attempts.try(() => removeIfEmpty(kernel, path));
+}
+
+/** Those of some maps that no attachment uses; none where that cannot be known now. Looks no farther than it must. */
+function unusedOf(kernel: KernelPort, bpffs: string, maps: Set<string>): Set<string> {
+  if (maps.size === 0) return maps;
+  for (const { pins } of findAttachments(kernel, bpffs)) {
+    const record = settledRecord(kernel, pins);
+    if (!record) return new Set();
+    for (const id of usedBy(record)) maps.delete(id);
+    if (maps.size === 0) break;
   }
+  return maps;
 }
 
 /** The folders of programs. Those with a colon are attachments, of a network called node. */
@@ -160,16 +170,21 @@ function mapsIn(kernel: KernelPort, folder: string): { name: string; path: strin
 function usedNodeMaps(kernel: KernelPort, bpffs: string): Map<string, number> | undefined {
   const used = new Map<string, number>();
   for (const { pins } of findAttachments(kernel, bpffs)) {
-    let record: AttachmentRecord | undefined;
-    try {
-      record = readRecord(kernel, pins);
-      if (!record || otherGenerations(kernel, pins, record).length > 0) return undefined;
-    } catch {
-      return undefined;
-    }
-    for (const path of usedBy(record)) used.set(path, (used.get(path) ?? 0) + 1);
+    const record = settledRecord(kernel, pins);
+    if (!record) return undefined;
+    for (const id of usedBy(record)) used.set(id, (used.get(id) ?? 0) + 1);
   }
   return used;
+}
+
+/** Undefined where an ADD or a change is at work, or the record cannot be read. */
+function settledRecord(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord | undefined {
+  try {
+    const record = readRecord(kernel, pins);
+    return record && otherGenerations(kernel, pins, record).length === 0 ? record : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function usedBy({ chains }: AttachmentRecord): Set<string> {

@@ -333,7 +333,7 @@ async function release(
   const name = printable(`${target.program} ${target.map}`);
   const fate = left
     ? `it goes with the last pod that uses it; now used by ${users(left.attachments)}`
-    : "no pod uses it: it is gone";
+    : "gone, as no pod uses it";
   io.stdout(
     json ? `${JSON.stringify({ ...target, released })}\n` : `${name}${released ? "" : " was not kept"}: ${fate}.\n`,
   );
