@@ -59,7 +59,7 @@ function node(behind: "ptp" | "bridge"): Node {
     }
     const programs = join(world.dir, "programs");
     mkdirSync(programs, { mode: 0o755 });
-    for (const file of ["guard.bpf.o", "guard.yaml", "count.bpf.o"])
+    for (const file of ["guard.bpf.o", "guard.yaml", "count.bpf.o", "acl.bpf.o", "mirror.bpf.o", "mirror.yaml"])
       copyFileSync(join(root, "dist/programs", file), join(programs, file));
     const helper = join(world.dir, "frame");
     run("gcc", "-Wall", "-Wextra", "-Werror", "-o", helper, join(root, "bpf/fixtures/frame.c"));
@@ -244,6 +244,37 @@ test("a pod cannot say who it is: error 102, and nothing is attached", () => {
   const mild = { "remora.io/programs": "guard", "guard.remora.io/also_allow": "10.97.0.0/16" };
   done(it.cni("ADD", { chain: [], annotations: mild }));
   assert.is(identityIn(it).addresses, "10.96.0.2; fd96::2");
+});
+
+test("the copies of mirror are the pod's own, and no other program of its egress chain sees them", () => {
+  using it = node("ptp");
+  const device = "link add copies0 type vxlan id 1 dstport 4789 local 10.96.0.1";
+  it.host.exec("ip", ...device.split(" "));
+  it.host.exec("ip", "link", "set", "copies0", "up");
+  const rules = "allow icmp; allow icmpv6";
+  const chain = [
+    { program: "mirror", params: { collector: "10.96.0.1" } },
+    { program: "acl", params: { rules, default_action: "deny" }, directions: ["egress"] },
+    { program: "count", directions: ["egress"] },
+    { program: "guard" },
+  ];
+  done(it.cni("ADD", { chain }));
+  const copied = () => JSON.parse(it.host.exec("ip", "-s", "-j", "link", "show", "copies0"))[0].stats64.rx.packets;
+  const before = copied();
+  for (const address of hostAddresses) assert.ok(it.pings(address), address);
+  assert.ok(copied() >= before + 4, `${before} ${copied()}`);
+  assert.equal(dropped(it.guarded()), {});
+  const [{ egress }] = JSON.parse(done(it.remora("status", "--json"))).attachments;
+  const [mirror, acl] = egress;
+  assert.equal(mirror.params, {
+    ...{ collector: "10.96.0.1", mtu: 1500, directions: 3 },
+    ...{ source_ipv4: "10.96.0.2", source_ipv6: "fd96::2" },
+  });
+  assert.is(acl.program, "acl");
+  assert.is(acl.ended.shot ?? 0, 0);
+  // Each copy comes by twice: as a clone, and wrapped.
+  assert.is(mirror.ended.redirect, mirror.ended.ok);
+  done(it.cni("DEL"));
 });
 
 test("by hand, the interface is what it is now", () => {
