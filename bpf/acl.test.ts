@@ -593,9 +593,11 @@ test("cut short anywhere, a packet is judged as the whole one or dropped", () =>
 
 test("no byte of a header, whatever its value, keeps the program from a verdict", () => {
   using lab = laboratory();
+  const rules = "deny tcp 10.0.0.0/8 80";
   const chain = lab.chain([
-    { program: "acl", entry: "acl_ingress", params: { rules: "deny tcp 10.0.0.0/8 80", default_action: "allow" } },
+    { program: "acl", entry: "acl_ingress", params: { rules, default_action: "allow", deny_list: "true" } },
   ]);
+  deny(lab, chain, ["11.0.0.0/8", "2001:db8:8000::/33"]);
   const verdicts = new Set<number>();
   for (const whole of [web, ethernet(ipv6({}, extension("routing", tcp(), 16)))])
     for (let at = 12; at < whole.length; at++)
