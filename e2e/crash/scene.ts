@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the crash tests do things to: an attachment, and the verbs that make, change and remove it. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { openCatalog } from "../../plugin/catalog/catalog.ts";
 import { change } from "../../plugin/chain/change.ts";
 import { asRemoraError } from "../../plugin/chain/explain.ts";
+import { findHostEnd } from "../../plugin/chain/places.ts";
 import { plan } from "../../plugin/chain/plan.ts";
 import type { KernelPort } from "../../plugin/kernel/port.ts";
+import type { NodeConfig } from "../../plugin/model.ts";
 import { select } from "../../plugin/select/select.ts";
 import { keepLog, request } from "../../plugin/verbs/fixture.ts";
 import { createVerbs } from "../../plugin/verbs/index.ts";
+import { run, type Scratch } from "../lib/scratch.ts";
 
 /** As text from one process to another. */
 export interface Scene {
+  /** The folder of the programs. */
   programs: string;
   bpffs: string;
   netns: string;
@@ -22,7 +28,7 @@ const heading = `
 char _license[] SEC("license") = "Dual BSD/GPL";
 `;
 /** One program with a map that both directions share and one of the node's, and one with a PROG_ARRAY of its own. */
-export const sources = {
+const sources = {
   first: {
     text: `${heading}
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64);
@@ -45,22 +51,39 @@ SEC("tc/ingress") int parse(struct __sk_buff *skb) { bpf_tail_call(skb, &steps, 
 `,
     manifest: "entry: {ingress: parse}\n",
   },
+  wall: {
+    text: `${heading}
+SEC("tc/egress") int stop(struct __sk_buff *skb) { return -1; }
+`,
+    manifest: "at: host\n",
+  },
 } as const;
 
-const chain = [{ program: "first" }, { program: "second" }];
+/** Three links: both directions in the pod, and one at the host's end. */
+const [first, second, wall] = [{ program: "first" }, { program: "second" }, { program: "wall" }];
+const chain = [first, second, wall];
 
-/** `half`: packets meet the chain in one direction and not in the other. */
+/** `half`: packets meet the chain at some of its places and not at the others. */
 export type State = "attached" | "nothing" | "half";
 
+/** Compiles the programs into a folder of the world's. */
+export function compilePrograms(world: Scratch): string {
+  const programs = join(world.dir, "programs");
+  mkdirSync(programs, { mode: 0o755 });
+  for (const [name, { text, manifest }] of Object.entries(sources)) {
+    run("cp", world.compile({ text, name }), programs);
+    writeFileSync(join(programs, `${name}.yaml`), manifest);
+  }
+  return programs;
+}
+
 export interface Verb {
-  /** What is there before. */
-  before: State;
+  /** Makes what is there before. */
+  prepare(kernel: KernelPort, scene: Scene): Promise<void>;
   /** What is there after a success. */
   after: State;
-  /** What may be there when it has failed. */
+  /** What may be there when it has failed; and when it was killed, once gc has looked at it. */
   failed: readonly State[];
-  /** What may be there when it was killed: until the runtime, which knows of the death, sends the next ADD or DEL. */
-  killed: readonly State[];
   /** Throws a RemoraError. */
   run(kernel: KernelPort, scene: Scene): Promise<void>;
 }
@@ -81,30 +104,33 @@ async function del(kernel: KernelPort, scene: Scene): Promise<void> {
   await verbs.del(asked);
 }
 
-/** The other way round, so that each direction has a new head; no state is lost on the way. */
+/** The other way round, so that the chains have new heads; and on egress in the pod nothing stands any more. */
 async function apply(kernel: KernelPort, scene: Scene): Promise<void> {
   const { asked } = verbsOf(kernel, scene);
   const { pod, annotations, containerId, ifname } = asked;
-  const config = { ...asked.config, chain: chain.map((wish, index) => ({ ...wish, priority: 900 - index })) };
+  const turned: NodeConfig["chain"] = [second, { ...first, directions: ["ingress"] }, wall];
+  const config = { ...asked.config, chain: turned };
   const id = { network: config.network, containerId, ifname };
   try {
     const catalog = await openCatalog(config.programDirs, kernel);
     const { selected, missing } = select({ config, annotations, pod, catalog });
-    await change(kernel, scene.bpffs, id, ({ netns, generation }, device) =>
-      plan({ id, netns, interface: device, pod, config, selected, missing, generation: generation + 1 }),
-    );
+    await change(kernel, scene.bpffs, id, ({ netns, generation }, device) => {
+      const host = findHostEnd(kernel, { netns, ifname, selected });
+      return plan({ id, netns, interface: device, host, pod, config, selected, missing, generation: generation + 1 });
+    });
   } catch (error) {
     throw asRemoraError(error);
   }
 }
 
+async function nothing(): Promise<void> {}
+
 const whole = ["attached", "nothing"] as const;
-const half = [...whole, "half"] as const;
 
 export const verbs = {
-  ADD: { before: "nothing", after: "attached", failed: whole, killed: half, run: add },
-  "ADD again": { before: "attached", after: "attached", failed: whole, killed: half, run: add },
-  apply: { before: "attached", after: "attached", failed: ["attached"], killed: ["attached"], run: apply },
-  DEL: { before: "attached", after: "nothing", failed: whole, killed: half, run: del },
+  ADD: { prepare: nothing, after: "attached", failed: whole, run: add },
+  "ADD again": { prepare: add, after: "attached", failed: whole, run: add },
+  apply: { prepare: add, after: "attached", failed: ["attached"], run: apply },
+  DEL: { prepare: add, after: "nothing", failed: whole, run: del },
 } as const satisfies Record<string, Verb>;
 export type VerbName = keyof typeof verbs;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * One process of the crash matrix: takes every nth point of a verb, in a world of its own, and prints a `Report` as JSON.
+ * One process of the crash matrix: takes its share of a verb's points, in a world of its own, and prints a `Report` as JSON.
  * Most of what it does is waiting for the kernel, so that several of them side by side take hardly longer than one.
  *
- * Usage: worker.ts VERB SHARE SHARES, shares counted from 0.
+ * Usage: worker.ts VERB SHARE SHARES HOST PROGRAMS DOOMED, shares counted from 0. HOST is the network namespace that it runs
+ * in: the node's, where the other end of the pod's pair is. PROGRAMS is their folder, DOOMED is doomed.ts, ready to run.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { collect } from "../../plugin/chain/collect.ts";
@@ -15,13 +16,15 @@ import { RemoraError } from "../../plugin/errors.ts";
 import { createNativeKernel } from "../../plugin/kernel/native.ts";
 import { run, type Scratch, scratch } from "../lib/scratch.ts";
 import { faulty, inputOutputError } from "./faults.ts";
-import { type Scene, type State, sources, type VerbName, verbs, verbsOf } from "./scene.ts";
+import { type Scene, type State, type VerbName, verbs, verbsOf } from "./scene.ts";
 
 export interface Report {
   /** Of the verb, when nothing goes wrong. */
   operations: string[];
-  /** Cases that were tried and, of those that went wrong, what; by mode. */
+  /** Points that were tried and, of those that went wrong, what; by mode. */
   tried: Record<Mode, number>;
+  /** What the killed have left: so many different states, each of which was recovered from in every way. */
+  states: number;
   wrong: Record<Mode, string[]>;
   /** Every BPF object that was made by what then failed or died. */
   made: string[];
@@ -32,16 +35,10 @@ const real = createNativeKernel();
 const ways = ["repeat", "collect"] as const;
 type Way = (typeof ways)[number];
 
-/** A bpffs and a pod. */
+/** A bpffs and a pod, whose other end is in the namespace that this process runs in. */
 function sceneIn(world: Scratch): Scene {
-  const programs = join(world.dir, "programs");
-  mkdirSync(programs, { mode: 0o755 });
-  for (const [name, { text, manifest }] of Object.entries(sources)) {
-    run("cp", world.compile({ text, name }), programs);
-    writeFileSync(join(programs, `${name}.yaml`), manifest);
-  }
-  const [pod, peer] = [world.namespace(), world.namespace()];
-  world.veth({ namespace: pod, ifname: "eth0" }, { namespace: peer, ifname: "host0" });
+  const pod = world.namespace();
+  run("ip", "-n", pod.name, "link", "add", "eth0", "type", "veth", "peer", "host0", "netns", host);
   return { programs, bpffs: join(world.bpffs(), "remora"), netns: pod.path };
 }
 
@@ -51,15 +48,30 @@ function pins({ bpffs }: Scene): string[] {
   return names.filter((name) => name !== "maps.debug" && name !== "progs.debug");
 }
 
-/** Links that carry packets. Those without a pin died with their process. */
-function attachedLinks(scene: Scene): number {
-  const links = pins(scene).filter((name) => /\/link_[a-z]+$/.test(name));
-  return links.filter((name) => {
+/** The first programs of links that carry packets, by their pins. Links without a pin died with their process. */
+function heads(scene: Scene): Record<string, number> {
+  const attached: Record<string, number> = {};
+  for (const name of pins(scene).filter((each) => /\/link_[a-z]+$/.test(each))) {
     const { fd } = real.openPin(join(scene.bpffs, "..", name));
-    const { ifindex } = real.linkInfo(fd);
+    const { ifindex, programId } = real.linkInfo(fd);
     real.close(fd);
-    return ifindex !== 0;
-  }).length;
+    if (ifindex !== 0) attached[name] = programId;
+  }
+  return attached;
+}
+
+/** The same for crashes that leave the same: what is pinned, and which links carry packets to which chain. */
+function leftBehind(scene: Scene): string {
+  const all = pins(scene);
+  const chains: Record<number, string> = {};
+  for (const name of all.filter((each) => each.endsWith("/chain"))) {
+    const { fd } = real.openPin(join(scene.bpffs, "..", name));
+    const head = real.lookupMap(fd, Buffer.alloc(4))?.readUInt32LE();
+    real.close(fd);
+    if (head !== undefined) chains[head] = name;
+  }
+  const links = Object.entries(heads(scene)).map(([name, head]) => `${name} -> ${chains[head]}`);
+  return [...all, ...links].sort().join("\n");
 }
 
 /** Whole as CHECK sees it, or not there at all, or half: only one of its links carries packets. */
@@ -70,33 +82,34 @@ async function state(scene: Scene): Promise<State> {
     return "attached";
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
-    return attachedLinks(scene) > 0 ? "half" : "nothing";
+    return Object.keys(heads(scene)).length > 0 ? "half" : "nothing";
   }
 }
 
-/** What must hold after a crash: first by what is there, then by each way back. */
-async function recover(scene: Scene, verb: VerbName, mode: Mode, way: Way): Promise<void> {
-  const allowed: readonly State[] = verbs[verb][mode === "SIGKILL" ? "killed" : "failed"];
-  const allow = (now: State): void => assert.ok(allowed.includes(now), `the attachment is ${now}`);
-  allow(await state(scene));
+/** Each way back, from whatever a crash has left. A DEL alone is one, too. */
+async function recover(scene: Scene, verb: VerbName, way: Way): Promise<void> {
   if (way === "collect") {
     const { failed } = collect(real, scene.bpffs, { graceSeconds: 0 });
     assert.equal(failed, [], "gc");
-    allow(await state(scene));
+    const carrying = Object.keys(heads(scene)).length;
+    const now = await state(scene);
+    assert.ok((verbs[verb].failed as readonly State[]).includes(now), `after gc the attachment is ${now}`);
+    if (now === "attached") assert.is(Object.keys(heads(scene)).length, carrying, "CHECK had to finish what gc left");
+    else assert.equal(pins(scene), [], "after gc");
   }
   await verbs[verb].run(real, scene);
   assert.is(await state(scene), verbs[verb].after, "after the repeated verb");
+  await remove(scene);
+}
+
+async function remove(scene: Scene): Promise<void> {
   await verbs.DEL.run(real, scene);
   assert.equal(pins(scene), [], "after DEL");
 }
 
-async function prepare(scene: Scene, verb: VerbName): Promise<void> {
-  if (verbs[verb].before === "attached") await verbs.ADD.run(real, scene);
-}
-
 /** How many operations a verb has, when nothing goes wrong. */
 async function operationsOf(scene: Scene, verb: VerbName): Promise<string[]> {
-  await prepare(scene, verb);
+  await verbs[verb].prepare(real, scene);
   const { kernel, operations } = faulty(real, 0, inputOutputError);
   await verbs[verb].run(kernel, scene);
   await verbs.DEL.run(real, scene);
@@ -106,7 +119,7 @@ async function operationsOf(scene: Scene, verb: VerbName): Promise<string[]> {
 const descriptors = (): number => readdirSync("/proc/self/fd").length;
 
 async function fail(scene: Scene, verb: VerbName, at: number, way: Way, made: string[]): Promise<void> {
-  await prepare(scene, verb);
+  await verbs[verb].prepare(real, scene);
   const before = descriptors();
   const { kernel } = faulty(real, at, inputOutputError, (object) => made.push(object));
   let failed = false;
@@ -119,22 +132,34 @@ async function fail(scene: Scene, verb: VerbName, at: number, way: Way, made: st
   assert.is(descriptors(), before, "descriptors");
   // Who could take back what it did has taken it back.
   if (failed && verb === "ADD") assert.equal(pins(scene), [], "after a failed ADD");
-  if (!failed && verb !== "DEL") assert.is(await state(scene), verbs[verb].after, "after a success");
-  await recover(scene, verb, "EIO", way);
+  const now = await state(scene);
+  if (!failed && verb !== "DEL") assert.is(now, verbs[verb].after, "after a success");
+  assert.ok((verbs[verb].failed as readonly State[]).includes(now), `the attachment is ${now}`);
+  await recover(scene, verb, way);
 }
 
-async function kill(scene: Scene, verb: VerbName, at: number, way: Way, made: string[]): Promise<void> {
-  await prepare(scene, verb);
-  const journal = join(scene.programs, "../journal");
+/** What is left the same as after an earlier kill is only removed; from what is new the other ways back are tried as well. */
+async function kill(scene: Scene, verb: VerbName, at: number, known: Set<string>, made: string[]): Promise<void> {
+  await killAt(scene, verb, at, made);
+  const left = leftBehind(scene);
+  if (known.has(left)) return remove(scene);
+  known.add(left);
+  const [first, ...others] = ways;
+  await recover(scene, verb, first);
+  for (const way of others) {
+    await killAt(scene, verb, at, made);
+    assert.is(leftBehind(scene), left, "the same crash leaves the same");
+    await recover(scene, verb, way);
+  }
+}
+
+async function killAt(scene: Scene, verb: VerbName, at: number, made: string[]): Promise<void> {
+  await verbs[verb].prepare(real, scene);
+  const journal = join(world.dir, "journal");
   rmSync(journal, { force: true });
-  const child = spawn(
-    process.execPath,
-    [join(import.meta.dirname, "doomed.ts"), verb, String(at), journal, JSON.stringify(scene)],
-    {
-      stdio: ["ignore", "inherit", "pipe"],
-      env: { ...process.env, NODE_COMPILE_CACHE: join(scene.programs, "../cache") },
-    },
-  );
+  const child = spawn(process.execPath, [doomed, verb, String(at), journal, JSON.stringify(scene)], {
+    stdio: ["ignore", "inherit", "pipe"],
+  });
   let said = "";
   child.stderr?.on("data", (data) => {
     said += data;
@@ -142,14 +167,20 @@ async function kill(scene: Scene, verb: VerbName, at: number, way: Way, made: st
   const [status, signal] = await once(child, "close");
   assert.equal([status, signal], [null, "SIGKILL"], `the child was to be killed: ${said}`);
   if (existsSync(journal)) made.push(...readFileSync(journal, "utf8").trim().split("\n"));
-  await recover(scene, verb, "SIGKILL", way);
 }
 
 const [verb, share, shares] = [process.argv[2] as VerbName, Number(process.argv[3]), Number(process.argv[4])];
+const [host = "", programs = "", doomed = ""] = process.argv.slice(5);
 using world = scratch();
 const scene = sceneIn(world);
 const operations = await operationsOf(scene, verb);
-const report: Report = { operations, tried: { EIO: 0, SIGKILL: 0 }, wrong: { EIO: [], SIGKILL: [] }, made: [] };
+const report: Report = {
+  operations,
+  tried: { EIO: 0, SIGKILL: 0 },
+  wrong: { EIO: [], SIGKILL: [] },
+  states: 0,
+  made: [],
+};
 
 async function attempt(mode: Mode, at: number, act: () => Promise<void>): Promise<void> {
   report.tried[mode]++;
@@ -162,10 +193,14 @@ async function attempt(mode: Mode, at: number, act: () => Promise<void>): Promis
   }
 }
 
-for (let at = share + 1; at <= operations.length; at += shares) {
+// Points that follow each other often leave the same: they are in one share.
+const known = new Set<string>();
+const first = Math.floor((share * operations.length) / shares);
+const end = Math.floor(((share + 1) * operations.length) / shares);
+for (let at = first + 1; at <= end; at++) {
   // The two ways back take turns, from point to point.
-  const turn = Math.floor(at / shares);
-  await attempt("EIO", at, () => fail(scene, verb, at, ways[turn % 2] as Way, report.made));
-  await attempt("SIGKILL", at, () => kill(scene, verb, at, ways[(turn + 1) % 2] as Way, report.made));
+  await attempt("EIO", at, () => fail(scene, verb, at, ways[at % 2] as Way, report.made));
+  await attempt("SIGKILL", at, () => kill(scene, verb, at, known, report.made));
 }
+report.states = known.size;
 console.log(JSON.stringify(report));

@@ -8,11 +8,15 @@
  *  2. what an earlier ADD of the same attachment left in it is removed
  *  3. maps and stages are loaded; the verifier has its say. All of it lives in descriptors, but maps of scope node, which are
  *     pinned at once: a crash leaves no more than those and 2.
- *  4. the generation is pinned, then the record with the program ids. A crash leaves pins that no packet runs through.
- *  5. links are attached, and pinned last. A link without a pin dies with this process.
+ *  4. the generation is pinned, then the record with the program ids, as the journal (`record_next`). A crash leaves pins
+ *     that no packet runs through.
+ *  5. links are attached, and each is pinned. A link without a pin dies with this process. A crash between two of them
+ *     leaves one place without its chain, and the journal: who settles the attachment next (gc, CHECK, a change) attaches
+ *     the others, and where that cannot be, takes all of it away (settle.ts).
+ *  6. the journal takes the record's name: the attachment is whole.
  *
- * DEL, gc and another ADD remove each of these states by the folder's name. An error at any step takes back all earlier
- * ones, in reverse, and is the one that is reported.
+ * DEL and another ADD remove each of these states by the folder's name, and so does gc where no link is attached. An error at
+ * any step takes back all earlier ones, in reverse, and is the one that is reported.
  */
 
 import type { KernelPort } from "../kernel/port.ts";
@@ -25,6 +29,7 @@ import { type AttachmentPins, pinsOf } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
 import { type ChainPlan, plannedPlaces } from "./plan.ts";
 import { writeRecord } from "./record.ts";
+import { finish } from "./settle.ts";
 import { Attempts, Handles, Undo } from "./undo.ts";
 
 /**
@@ -54,9 +59,12 @@ export function attach(
     const generation = loadGeneration(kernel, plan, handles);
     if (plannedPlaces(plan).length > 0) makeGenerationFolder(kernel, plan, pins, undo);
     pinGeneration(kernel, plan, generation, pins, undo);
-    writeRecord(kernel, pins.record, recordOf(plan, generation), undo);
+    writeRecord(kernel, pins.nextRecord, recordOf(plan, generation), undo);
     if (lock?.held() === false) throw overtaken(plan.id);
     for (const place of chainPlaces) link(kernel, plan, generation, place, pins, handles, undo);
+    // Once more: the name that is given away now must not be that of another ADD, which came after a DEL.
+    if (lock?.held() === false) throw overtaken(plan.id);
+    finish(kernel, pins);
   } catch (error) {
     undo.unwind(report);
     throw byOvertaking(error, plan.id) ?? error;

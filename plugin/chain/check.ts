@@ -41,7 +41,7 @@ export function check(
   const record = readRecord(kernel, pins);
   if (!record) {
     if (kernel.modified(pins.directory) === undefined) return undefined;
-    throw differs(`${pins.directory} has no record: an ADD did not end, or the record was removed`);
+    throw differs(`${pins.directory} has no record: an ADD or a DEL did not end, or the record was removed`);
   }
   checkInterface(kernel, record, id, netns);
   if (record.host) requireHostEnd(kernel, record, netns);

@@ -3,13 +3,20 @@
 
 import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
-import { type Found, findAttachments, findInNetwork, holdsOnlyOurs, otherGenerations } from "./attachments.ts";
+import {
+  type Found,
+  findAttachments,
+  findInNetwork,
+  holdsOnlyOurs,
+  linkStates,
+  otherGenerations,
+} from "./attachments.ts";
 import { removeAttachment } from "./detach.ts";
+import { removeIfEmpty } from "./folders.ts";
 import { Lock, lockDeadlines, lockOrGoOn, tryLock } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
-import { attachmentName, encodeName, rootOf } from "./pins.ts";
-import { chainPlaces } from "./places.ts";
-import { type AttachmentRecord, readRecord, recordedNamespace } from "./record.ts";
+import { type AttachmentPins, attachmentName, encodeName, rootOf } from "./pins.ts";
+import { type AttachmentRecord, readAnyRecord, readRecord, recordedNamespace } from "./record.ts";
 import { settle } from "./settle.ts";
 import { traceWasLeft } from "./trace.ts";
 import { messageOf } from "./undo.ts";
@@ -52,9 +59,10 @@ export const defaultGraceSeconds = 120;
 
 /**
  * `remora gc`: removes attachments, of all networks, whose links have lost their interface (the namespace is gone), whose
- * namespace is gone where they have no links, and what an interrupted ADD left half made. An attachment with a link
- * in place is never removed; where a change of it was interrupted, that is finished or taken back (settle.ts). What somebody
- * has locked is left alone: he is at work on it. Goes on over errors.
+ * namespace is gone where they have no links, what an interrupted ADD left before it attached anything, and what an
+ * interrupted DEL left. Where an ADD or a change was interrupted at its links, that is finished or taken back (settle.ts);
+ * else an attachment with a link in place stays. What somebody has locked is left alone: he is at work on it. Goes on over
+ * errors.
  *
  * @param options.graceSeconds how long a folder that is not complete is left alone: an ADD may be at work in it.
  * @param options.now milliseconds since the epoch.
@@ -86,9 +94,16 @@ export function collect(
     };
     if (!consider(kernel, found, reason, collected, dryRun)) settleOne(kernel, found, collected, dryRun);
   }
-  // A killed ADD may have left maps of scope node that no attachment's removal has found.
-  if (!dryRun && kernel.isBpffs(rootOf(bpffs))) releaseNodeMaps(kernel, bpffs);
+  if (!dryRun && kernel.isBpffs(rootOf(bpffs))) releaseShared(kernel, bpffs);
   return collected;
+}
+
+/** What a killed ADD or DEL may have left and no attachment's removal finds: maps of scope node, and folders that are empty. */
+function releaseShared(kernel: KernelPort, bpffs: string): void {
+  releaseNodeMaps(kernel, bpffs);
+  const root = rootOf(bpffs);
+  for (const { name, directory } of kernel.listDirectory(root)) if (directory) removeIfEmpty(kernel, `${root}/${name}`);
+  removeIfEmpty(kernel, root);
 }
 
 /** @returns whether it was to be removed, or could not be considered. */
@@ -113,21 +128,33 @@ function consider(
 
 function settleOne(kernel: KernelPort, found: Found, collected: Collected, dryRun: boolean): void {
   try {
-    const record = readRecord(kernel, found.pins);
-    if (!record) return;
-    const changed = otherGenerations(kernel, found.pins, record).length > 0;
-    if (!changed && !traceWasLeft(kernel, found.pins)) return;
-    const what = dryRun ? `a ${changed ? "change" : "trace"} was interrupted` : settle(kernel, found.pins);
-    if (what !== undefined) collected.settled.push({ ...record.id, what });
+    const interrupted = whatWasInterrupted(kernel, found.pins);
+    if (interrupted === undefined) return;
+    const id = wholeId(kernel, found);
+    const what = dryRun ? `${interrupted} was interrupted` : settle(kernel, found.pins);
+    if (what === undefined) return;
+    // An ADD that could not be finished is gone as a whole.
+    if (!dryRun && kernel.modified(found.pins.directory) === undefined) collected.removed.push({ ...id, reason: what });
+    else collected.settled.push({ ...id, what });
   } catch (error) {
     collected.failed.push({ ...found.id, error });
   }
 }
 
-/** `certain` where no ADD can be at work. */
+function whatWasInterrupted(kernel: KernelPort, pins: AttachmentPins): string | undefined {
+  const record = readRecord(kernel, pins);
+  if (!record) return linkStates(kernel, pins).includes("attached") ? "an ADD" : undefined;
+  if (otherGenerations(kernel, pins, record).length > 0) return "a change";
+  return traceWasLeft(kernel, pins) ? "a trace" : undefined;
+}
+
+/** `certain` where no ADD can be at work. Asked under the attachment's lock. */
 function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certain: boolean } | undefined {
-  const links = chainPlaces.map((place) => linkState(kernel, pins.link(place)));
-  if (links.includes("attached")) return undefined;
+  const links = linkStates(kernel, pins);
+  if (links.includes("attached")) {
+    const recorded = [pins.record, pins.nextRecord].some((path) => kernel.modified(path) !== undefined);
+    return recorded ? undefined : { reason: "a DEL did not end", certain: true };
+  }
   if (links.includes("detached")) return { reason: "its interface is gone", certain: true };
   let record: AttachmentRecord | undefined;
   try {
@@ -142,21 +169,6 @@ function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certai
   return Object.keys(record.chains).length > 0 ? { reason: "an ADD did not end", certain: false } : undefined;
 }
 
-function linkState(kernel: KernelPort, path: string): "missing" | "attached" | "detached" {
-  let pinned: ReturnType<KernelPort["openPin"]>;
-  try {
-    pinned = kernel.openPin(path);
-  } catch (error) {
-    if (error instanceof KernelError && error.code === "ENOENT") return "missing";
-    throw error;
-  }
-  try {
-    return pinned.kind === "link" && kernel.linkInfo(pinned.fd).ifindex !== 0 ? "attached" : "detached";
-  } finally {
-    kernel.close(pinned.fd);
-  }
-}
-
 /** Paths of namespaces are used again; the identity tells whether this one still is the one that was attached in. */
 function sameNamespace(kernel: KernelPort, record: AttachmentRecord): boolean {
   const found = kernel.namespaceIdentity(record.netns);
@@ -167,7 +179,7 @@ function sameNamespace(kernel: KernelPort, record: AttachmentRecord): boolean {
 
 function wholeId(kernel: KernelPort, { id, pins }: Found): AttachmentId {
   try {
-    return readRecord(kernel, pins)?.id ?? id;
+    return readAnyRecord(kernel, pins)?.id ?? id;
   } catch {
     return id;
   }

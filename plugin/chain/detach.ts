@@ -70,11 +70,13 @@ export function emptyAttachment(kernel: KernelPort, pins: AttachmentPins): void 
 }
 
 /**
- * The journal first, or a change that was decided would be carried on after a DEL that died halfway (see settle.ts).
- * Then the links: from then on no packet runs through the rest.
+ * The record first: links without one tell of a removal that was decided, and gc finishes it. The journal before the links as
+ * well, or a change that was decided would be carried on after a DEL that died halfway (see settle.ts); but not before
+ * the record: while the journal is there, links may belong to it. Then the links: from then on no packet runs through
+ * the rest.
  */
 function unlinkAll(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
-  attempts.try(() => kernel.removePin(pins.nextRecord));
+  for (const path of [pins.record, pins.nextRecord]) attempts.try(() => kernel.removePin(path));
   for (const place of chainPlaces) attempts.try(() => unlink(kernel, pins, place));
 }
 
@@ -132,9 +134,8 @@ function removeContents(kernel: KernelPort, root: string, directory: string, att
   attempts.try(() => {
     entries = kernel.listDirectory(directory);
   });
-  // The record goes last: as long as there is anything, it says what. A generation's counters go first: as long as they
-  // are there, all that is needed to carry them on is (see settle.ts).
-  const rank = (name: string): number => (name === "record" ? 1 : name === "counters" ? -1 : 0);
+  // A generation's counters go first: as long as they are there, all that is needed to carry them on is (see settle.ts).
+  const rank = (name: string): number => (name === "counters" ? 0 : 1);
   entries.sort((a, b) => rank(a.name) - rank(b.name));
   for (const entry of entries) {
     const path = `${directory}/${entry.name}`;

@@ -208,18 +208,24 @@ test("CHECK: the host's end and what is attached there", () => {
   });
 });
 
-test("a settle does not attach where another host's end is by now", () => {
-  const kernel = machine();
-  attach(kernel, planOf(kernel, "a wall@host"));
-  const record = recordOf(kernel);
-  kernel.removePin(pins.link("host"));
-  kernel.withoutPeers = "macvlan";
-  kernel.renamePin(pins.record, pins.nextRecord);
-  assert.throws(() => settle(kernel, pins), /macvlan/);
-  kernel.withoutPeers = undefined;
-  settle(kernel, pins);
-  assert.equal(recordOf(kernel), record);
-  assert.equal(chains(kernel), states["a wall@host"]);
+test("a settle does not attach where another host's end is by now: an ADD that died before it got there is taken back", () => {
+  for (const withoutPeers of [undefined, "macvlan"]) {
+    const kernel = machine();
+    attach(kernel, planOf(kernel, "a wall@host"));
+    const record = recordOf(kernel);
+    kernel.removePin(pins.link("host"));
+    kernel.renamePin(pins.record, pins.nextRecord);
+    kernel.withoutPeers = withoutPeers;
+    const what = settle(kernel, pins) ?? "";
+    if (withoutPeers === undefined) {
+      assert.match(what, /^an interrupted ADD was completed/);
+      assert.equal(recordOf(kernel), record);
+      assert.equal(chains(kernel), states["a wall@host"]);
+    } else {
+      assert.match(what, /^an interrupted ADD was taken back: .*macvlan/);
+      assert.equal(kernel.left(), []);
+    }
+  }
 });
 
 test("gc takes what has lost its interface, with the host's end", () => {

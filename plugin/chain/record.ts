@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What an attachment says of itself: JSON in a frozen array map, pinned beside its chain. It is written when everything
- * but the links is in place, so that a record that can be read tells of a chain that was complete. Before, the name of the
- * folder alone says whose it is; that is enough to remove it.
- *
- * A change of the chain writes the new record beside the old one first (see settle.ts).
+ * What an attachment says of itself: JSON in a frozen array map, pinned beside its chain. ADD and a change of the chain write
+ * it as the journal first, `record_next`, when everything but the links is in place; it becomes the record when
+ * the links are (see settle.ts). So a record tells of an attachment that is whole. Before, and while it is removed, the name
+ * of the folder alone says whose it is; that is enough to remove it.
  */
 
 import { code, RemoraError } from "../errors.ts";
@@ -132,9 +131,14 @@ export function readRecord(kernel: KernelPort, pins: AttachmentPins): Attachment
   return readRecordAt(kernel, pins.record);
 }
 
-/** The record of a change that was decided and is not finished. */
+/** The record of an ADD or a change that was decided and is not finished. */
 export function readNextRecord(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord | undefined {
   return readRecordAt(kernel, pins.nextRecord);
+}
+
+/** The record, or what is to become it where there is none yet: whose attachment it is, also where its ADD did not end. */
+export function readAnyRecord(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord | undefined {
+  return readRecord(kernel, pins) ?? readNextRecord(kernel, pins);
 }
 
 function readRecordAt(kernel: KernelPort, path: string): AttachmentRecord | undefined {

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Settled ground: whatever an interrupted change has left of an attachment, it is the old chain or the new one afterwards,
- * and nothing else. Done under the attachment's lock, by whoever comes next: a change, CHECK or gc. (ADD and DEL remove
- * everything anyway.)
+ * Settled ground: whatever an interrupted ADD or change has left of an attachment, it is the old chain or the new one
+ * afterwards, and nothing else. Done under the attachment's lock, by whoever comes next: a change, CHECK or gc. (ADD and DEL
+ * remove everything anyway.)
  *
- * What tells how far the change came is the journal, `record_next`. With it, the change was decided: the links are given the
- * new chain, and the record its name; or, if that cannot be done, the old chain. Without it, a generation that is not the
- * record's is one that was never attached, or one that no longer is: it is removed when no packet can be in it.
+ * What tells how far it came is the journal, `record_next`. With it, the change was decided: the links are given the
+ * new chain, and the record its name; or, if that cannot be done, the old chain. An ADD has no old one: its
+ * attachment is finished, or goes as a whole; one that died before its first link has attached nothing, and is left to gc.
+ * Without the journal, a generation that is not the record's is one that was never attached, or one that no longer is: it is
+ * removed when no packet can be in it.
  */
 
 import { code, RemoraError } from "../errors.ts";
 import type { Fd, KernelPort } from "../kernel/port.ts";
-import { otherGenerations } from "./attachments.ts";
+import { linkStates, otherGenerations } from "./attachments.ts";
 import { totalCounts, writeBase } from "./counters.ts";
-import { removeTree, unlink } from "./detach.ts";
+import { removeAttachment, removeTree, unlink } from "./detach.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
 import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
@@ -37,20 +39,23 @@ export function settle(kernel: KernelPort, pins: AttachmentPins): string | undef
 function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {
   const next = readNextRecord(kernel, pins);
   if (!next) return undefined;
+  const old = readRecord(kernel, pins);
+  if (!old && !linkStates(kernel, pins).includes("attached")) return undefined;
+  const what = old ? "change" : "ADD";
   try {
     point(kernel, pins, next);
     finish(kernel, pins);
-    return `an interrupted change was completed: generation ${next.generation}`;
+    return `an interrupted ${what} was completed: generation ${next.generation}`;
   } catch (error) {
-    const old = readRecord(kernel, pins);
-    if (!old) throw error;
     try {
-      point(kernel, pins, old);
-      kernel.removePin(pins.nextRecord);
+      if (old) {
+        point(kernel, pins, old);
+        kernel.removePin(pins.nextRecord);
+      } else removeAttachment(kernel, pins);
     } catch {
       throw error;
     }
-    return `an interrupted change was taken back: ${messageOf(error)}`;
+    return `an interrupted ${what} was taken back: ${messageOf(error)}`;
   }
 }
 

@@ -1,45 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What is attached on this node, with counters: the records, read back from the kernel. */
 
+import { RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentStatus, Missing, StatusEntry } from "../model.ts";
-import { findAttachments } from "./attachments.ts";
+import { type Found, findAttachments, linkStates } from "./attachments.ts";
 import { type Counts, noCounts, totalCounts } from "./counters.ts";
+import { Lock, tryLock } from "./lock.ts";
 import type { AttachmentPins } from "./pins.ts";
 import type { ChainPlace } from "./places.ts";
-import { type AttachmentRecord, readRecord } from "./record.ts";
-import { messageOf } from "./undo.ts";
+import { type AttachmentRecord, readNextRecord, readRecord } from "./record.ts";
 
 /**
  * Every attachment that has a record, ordered by network, container and interface. One that is being made or removed
- * meanwhile is left out. One whose record or counters cannot be read is listed with the reason in `degraded`: it must not
- * hide the others.
+ * meanwhile is left out; one whose ADD or DEL was interrupted while it was attached in part is listed with that in
+ * `degraded`. So is one whose record or counters cannot be read: it must not hide the others.
  *
  * @throws KernelError where the folders themselves cannot be read.
  */
 export function listAttachments(kernel: KernelPort, bpffs: string): AttachmentStatus[] {
   const list: AttachmentStatus[] = [];
-  for (const { id, pins } of findAttachments(kernel, bpffs)) {
-    let record: AttachmentRecord | undefined;
+  for (const found of findAttachments(kernel, bpffs)) {
     try {
-      record = readRecord(kernel, pins);
+      const record = readRecord(kernel, found.pins);
+      const status = record ? statusOf(kernel, found.pins, record, rounds) : interrupted(kernel, found);
+      if (status) list.push(status);
     } catch (error) {
-      list.push({
-        containerId: id.containerId,
-        netns: "",
-        ifname: id.ifname,
-        pod: null,
-        hook: "tcx",
-        generation: 0,
-        degraded: [{ program: "(record)", reason: messageOf(error) }],
-        ingress: [],
-        egress: [],
-      });
-      continue;
+      if (!(error instanceof RemoraError)) throw error;
+      list.push(unrecorded(found, { program: "(record)", reason: error.message }));
     }
-    if (record) list.push(statusOf(kernel, pins, record, rounds));
   }
   return list;
+}
+
+/** All that can be said of an attachment whose record is not there, or cannot be read. */
+function unrecorded({ id: { containerId, ifname } }: Found, why: Missing): AttachmentStatus {
+  const nothing = { netns: "", pod: null, hook: "tcx" as const, generation: 0, ingress: [], egress: [] };
+  return { containerId, ifname, ...nothing, degraded: [why] };
+}
+
+/** An attachment without a record, where packets run through some of its links and nobody is at work on it. */
+function interrupted(kernel: KernelPort, found: Found): AttachmentStatus | undefined {
+  const { pins } = found;
+  if (!linkStates(kernel, pins).includes("attached")) return undefined;
+  const locked = tryLock(kernel, pins);
+  if (!(locked instanceof Lock)) return undefined;
+  using _ = locked;
+  const record = readRecord(kernel, pins);
+  if (record) return statusOf(kernel, pins, record, rounds);
+  const next = readNextRecord(kernel, pins);
+  const why = (what: string, done: string): Missing => ({
+    program: "(attachment)",
+    reason: `${what} was interrupted, not every direction has its chain: remora gc ${done}`,
+  });
+  if (!next) return unrecorded(found, why("a DEL", "finishes it"));
+  const status = statusOf(kernel, pins, next, 1);
+  return { ...status, degraded: [...status.degraded, why("an ADD", "finishes it, or takes it back")] };
 }
 
 /** How often an attachment is read again that got another chain meanwhile. */

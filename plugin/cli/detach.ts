@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { findAttachments } from "../chain/attachments.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
 import { detachWhenFree } from "../chain/detach.ts";
-import { readRecord, recordedNamespace } from "../chain/record.ts";
+import { readAnyRecord, recordedNamespace } from "../chain/record.ts";
 import { code, RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
@@ -57,7 +57,7 @@ function attachedTo(kernel: KernelPort, bpffs: string, netns: string, ifname: st
   if (!identity) throw new RemoraError(code.noInterface, `${netns} names no network namespace`);
   const { dev, ino } = recordedNamespace(identity);
   const found = findAttachments(kernel, bpffs).flatMap(({ pins }) => {
-    const record = readRecord(kernel, pins);
+    const record = readAnyRecord(kernel, pins);
     const same = record?.namespace.dev === dev && record.namespace.ino === ino && record.id.ifname === ifname;
     return record && same ? [record.id] : [];
   });

@@ -4,8 +4,9 @@
 import { findAttachments } from "../chain/attachments.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
 import type { AttachmentPins } from "../chain/pins.ts";
-import { type AttachmentRecord, readRecord } from "../chain/record.ts";
+import { type AttachmentRecord, readAnyRecord } from "../chain/record.ts";
 import { listAttachments } from "../chain/status.ts";
+import { code, RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
 import type { AttachmentStatus } from "../model.ts";
 import { select } from "./selector.ts";
@@ -16,15 +17,23 @@ export interface Recorded {
   pins: AttachmentPins;
 }
 
-/** @throws RemoraError unknownContainer where the selector names no pod, or several; see `select`. KernelError. */
+/**
+ * @returns at least one.
+ * @throws RemoraError unknownContainer where the selector names no pod, or several (see `select`), or one that is going. KernelError.
+ */
 export function recordsOf(kernel: KernelPort, bpffs: string, selector: string): Recorded[] {
   requireBpffs(kernel, bpffs);
   const chosen = select(listAttachments(kernel, bpffs), selector);
-  return findAttachments(kernel, bpffs).flatMap(({ pins, id }) => {
+  const recorded = findAttachments(kernel, bpffs).flatMap(({ pins, id }) => {
     const status = chosen.find(({ ifname }) => ifname === id.ifname);
     if (status === undefined) return [];
-    const record = readRecord(kernel, pins);
+    const record = readAnyRecord(kernel, pins);
     const same = chosen.find((each) => each.containerId === record?.id.containerId && each.ifname === record.id.ifname);
     return record && same ? [{ status: same, record, pins }] : [];
   });
+  if (recorded.length > 0) return recorded;
+  throw new RemoraError(
+    code.unknownContainer,
+    `nothing is attached to ${JSON.stringify(selector)} any more: it is being deleted, or its DEL was interrupted and remora gc finishes it`,
+  );
 }
