@@ -84,13 +84,13 @@ export function pods(options: { rounds: number; seconds: number }): string {
   return `Pod to pod, TCP: medians of ${options.rounds} interleaved runs of ${options.seconds} s\n${table([["chain", "throughput", "of none", "half a round trip", "of none"], ...rows])}`;
 }
 
-interface Pod {
+export interface Pod {
   namespace: Namespace;
   address: string;
 }
 
 /** A pod with `eth0`, whose other end is on the node and leads to it alone. */
-function podOf(world: Scratch, index: number): Pod {
+export function podOf(world: Scratch, index: number): Pod {
   const namespace = world.namespace();
   const [gateway, address, device] = [`10.98.${index}.1`, `10.98.${index}.2`, `pod${index}`];
   run("ip", "link", "add", device, "type", "veth", "peer", "eth0", "netns", namespace.name);
@@ -102,7 +102,7 @@ function podOf(world: Scratch, index: number): Pod {
 }
 
 /** A server of the namespace, ended with the block. */
-function daemon(namespace: Namespace, command: string, ...argv: string[]) {
+export function daemon(namespace: Namespace, command: string, ...argv: string[]) {
   const child: ChildProcess = spawn("ip", ["netns", "exec", namespace.name, command, ...argv], { stdio: "ignore" });
   return {
     /** Waits until what asks the server is answered. */

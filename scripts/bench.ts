@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** `npm run bench [hops|verbs|programs|pods]`: prints the figures; `--quick` takes fewer rounds. */
+/** `npm run bench [hops|verbs|programs|pods|rates]`: prints the figures; `--quick` takes fewer rounds. */
 import { spawnSync } from "node:child_process";
 
 const words = process.argv.slice(2);
@@ -15,6 +15,7 @@ const parts: Record<string, () => Promise<string>> = {
     ),
   pods: async () =>
     (await import("../bench/pods.ts")).pods(quick ? { rounds: 2, seconds: 1 } : { rounds: 9, seconds: 1 }),
+  rates: async () => (await import("../bench/rates.ts")).rateAccuracy({ seconds: quick ? 3 : 10 }),
 };
 const unknown = wanted.filter((word) => !(word in parts));
 if (unknown.length > 0) {
