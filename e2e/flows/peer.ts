@@ -68,7 +68,7 @@ function send(bytes: number): void {
 }
 
 function ask(type: string, name: string): void {
-  const resolver = new Resolver({ tries: 1, timeout: 300 });
+  const resolver = new Resolver({ tries: 1, timeout: name.endsWith("silent.test") ? 300 : 20_000 });
   resolver.setServers([address]);
   resolver.resolve(name, type, () => {});
 }

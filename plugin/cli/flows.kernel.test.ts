@@ -14,17 +14,24 @@ import type { ShownMap } from "./maps.ts";
 const library = resolve(import.meta.dirname, "../../bpf");
 const peer = resolve(import.meta.dirname, "../../e2e/flows/peer.ts");
 
+/** Compiled once for all tests. */
+const compiled = new Map<string, Buffer>();
+
+function install(world: Scratch, name: string): void {
+  const object = compiled.get(name) ?? readFileSync(world.compile(join(library, `${name}.bpf.c`)));
+  compiled.set(name, object);
+  copyFileSync(join(library, `${name}.yaml`), join(world.dir, "programs", `${name}.yaml`));
+  writeFileSync(join(world.dir, "programs", `${name}.bpf.o`), object, { mode: 0o644 });
+}
+
 /** The pod, with count, these programs of the library, and acl behind them. */
 async function logged(world: Scratch, ...names: string[]): Promise<Pod> {
-  const directory = join(world.dir, "programs");
-  mkdirSync(directory, { mode: 0o755 });
-  for (const name of names) copyFileSync(join(library, `${name}.yaml`), join(directory, `${name}.yaml`));
-  const texts = Object.fromEntries(names.map((name) => [name, readFileSync(join(library, `${name}.bpf.c`), "utf8")]));
-  const made = await pod(
-    world,
-    { "remora.io/programs": ["count", ...names, "acl"].join(","), "acl.remora.io/rules": "deny egress udp any 9" },
-    texts,
-  );
+  mkdirSync(join(world.dir, "programs"), { mode: 0o755 });
+  for (const name of names) install(world, name);
+  const made = await pod(world, {
+    "remora.io/programs": ["count", ...names, "acl"].join(","),
+    "acl.remora.io/rules": "deny egress udp any 9",
+  });
   for (const [namespace, ifname, address] of [
     [made.outside, "outside", "fd99::1/64"],
     [made.inside, "eth0", "fd99::2/64"],
@@ -467,10 +474,7 @@ char _license[] SEC("license") = "GPL";`;
   assert.equal([nobody.status, /no pod or container "nobody"/.test(nobody.stderr)], [1, true]);
   assert.is((await remoraWith({}, "flows", "--bpffs", made.bpffs)).status, 2);
 
-  for (const name of ["flow-log"]) {
-    copyFileSync(join(library, `${name}.yaml`), join(world.dir, "programs", `${name}.yaml`));
-    copyFileSync(world.compile(join(library, `${name}.bpf.c`)), join(world.dir, "programs", `${name}.bpf.o`));
-  }
+  install(world, "flow-log");
   await apply("flow-log");
   const nowhere = await flows(made, "--ipfix", join(world.dir, "nowhere/flows.ipfix"));
   assert.is(nowhere.status, 1);

@@ -108,7 +108,8 @@ interface Wish {
   ipfix: string | undefined;
   by: (flow: Flow) => number;
   limit: number;
-  shows: FlowFilter;
+  /** Undefined where every flow is wanted. */
+  shows: FlowFilter | undefined;
 }
 
 function readWish(args: Arguments): Wish {
@@ -119,7 +120,7 @@ function readWish(args: Arguments): Wish {
     ipfix: args.text("ipfix"),
     by: orderOf(args.text("sort") ?? "last"),
     limit: number(args, "limit", Number.POSITIVE_INFINITY, { least: 1, most: 1e9, whole: true }),
-    shows: readFilter(args),
+    shows: ["proto", "port", "addr"].some((name) => args.text(name) !== undefined) ? readFilter(args) : undefined,
   };
   if (wish.dns && wish.ipfix !== undefined)
     throw new UsageError("--ipfix with --dns: IPFIX has no elements for DNS transactions; use --json");
@@ -169,7 +170,8 @@ async function showFlows(session: Session, recorded: Recorded[]): Promise<void> 
 }
 
 function shownOf({ wish }: Session, log: Log<Flow>): Flow[] {
-  return log.read().filter((flow) => wish.shows(wireOf(flow)));
+  const { shows } = wish;
+  return shows ? log.read().filter((flow) => shows(wireOf(flow))) : log.read();
 }
 
 function listFlows(session: Session, logs: Log<Flow>[], file: FlowExport | undefined): void {
@@ -281,7 +283,7 @@ async function showTransactions(session: Session, recorded: Recorded[]): Promise
     reader: (map) => dnsReader(kernel, map, clock),
   });
   const shows = ({ protocol, client, server }: Transaction): boolean =>
-    wish.shows(wireOf({ protocol, local: client, remote: server }));
+    wish.shows?.(wireOf({ protocol, local: client, remote: server })) ?? true;
 
   if (!wish.follow) {
     const all = logs.all.flatMap((log) =>

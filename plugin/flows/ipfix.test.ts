@@ -170,6 +170,12 @@ test("without flows a domain still begins with its templates, and nothing follow
   assert.equal(encode([], { ...stream, opening: false, sequence: 5 }), { messages: [], sequence: 5 });
 });
 
+test("counts that no number here holds are no reason to fail", () => {
+  const huge = { ...flow, forward: { packets: 2 ** 64, octets: -1, tcpFlags: 0 } };
+  const [read] = collect(encode([huge], stream).messages);
+  assert.equal([read?.records[0]?.fields[2], read?.records[0]?.fields[1]], ["001fffffffffffff", "0000000000000000"]);
+});
+
 test("domains have names, in a message that is of none", () => {
   const named = encodeNames(
     [

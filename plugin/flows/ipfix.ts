@@ -238,10 +238,11 @@ function dataSet(family: 4 | 6, flows: ExportedFlow[]): Buffer {
   return out;
 }
 
-/** A whole number below 2^53 in 64 bits. */
+/** A whole number in 64 bits; what is beyond 2^53 was not exact before, and becomes the largest that is. */
 function wide(out: Buffer, value: number, at: number): number {
-  out.writeUInt32BE(Math.floor(value / 2 ** 32), at);
-  return out.writeUInt32BE(value % 2 ** 32, at + 4);
+  const exact = Math.min(Math.max(value, 0), Number.MAX_SAFE_INTEGER);
+  out.writeUInt32BE(Math.floor(exact / 2 ** 32), at);
+  return out.writeUInt32BE(exact % 2 ** 32, at + 4);
 }
 
 // ---- framing -----------------------------------------------------------------------------------------------------
