@@ -92,6 +92,7 @@ test("the page, and the JSON shape", async () => {
     ],
     maps: [
       { name: "buckets", type: "hash", maxEntries: 1024, pinned: true },
+      { name: "list", type: "lpm_trie", keySize: 24, tags: ["remora:scope=node", "remora:when=rate"] },
       { name: ".rodata", internal: true },
     ],
   });
@@ -114,8 +115,9 @@ test("the page, and the JSON shape", async () => {
                bits per second that are let through
                a bit rate such as 10Mbit, 1.5Gbit or 1200 (bits per second)
 
-  map      type  key  value  entries  remarks
-  buckets  hash  4 B    8 B     1024  pinned by name, per pod
+  map      type       key  value  entries  remarks
+  buckets  hash       4 B    8 B     1024  pinned by name, per pod
+  list     lpm_trie  24 B    8 B        1  shared by all pods of the node, only where rate is set
 `,
   );
   assert.equal(Object.keys(seen), [

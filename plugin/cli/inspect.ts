@@ -6,6 +6,7 @@ import { basename } from "node:path";
 import { checkEntry, findEntry } from "../catalog/entry.ts";
 import { type Manifest, readManifest } from "../catalog/manifest.ts";
 import { type ParameterDescription, readParameters, setParameter } from "../catalog/parameters.ts";
+import { BadTag, type MapTags, mapTags } from "../catalog/tags.ts";
 import { BadValue } from "../catalog/value.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type Direction, directions, KernelError, type KernelPort, type ObjectInfo } from "../kernel/port.ts";
@@ -39,9 +40,9 @@ Exit status 1 where one is refused.
 "entries":[{"direction":"ingress"|"egress","function","section"}],
 "programs":[{"function","section","type","inner":BOOLEAN,"tailCalls","resizes":BOOLEAN}],
 "parameters":[P],"maps":[{"name","type","keySize","valueSize","maxEntries","flags",
-"pinned":BOOLEAN,"internal":BOOLEAN}]} and with --load "loaded":[{"function","directions",
-"loads":BOOLEAN,"reason":TEXT|null,"log":TEXT|null,"verified":N|null,"instructions":N|null,
-"milliseconds":N|null}], with
+"pinned":BOOLEAN,"internal":BOOLEAN,"scope":"pod"|"node","when":PARAMETER|null}]} and with --load
+"loaded":[{"function","directions","loads":BOOLEAN,"reason":TEXT|null,"log":TEXT|null,
+"verified":N|null,"instructions":N|null,"milliseconds":N|null}], with
 P = ${parameterShape}.`,
   async run({ args, io, tools, json }) {
     const [path] = args.positionals;
@@ -93,6 +94,9 @@ export interface ObjectView {
     flags: number;
     pinned: boolean;
     internal: boolean;
+    scope: "pod" | "node";
+    /** The parameter without which it is not made. */
+    when: string | null;
   }[];
 }
 
@@ -117,7 +121,7 @@ export async function inspect(path: string, object: Buffer, kernel: KernelPort):
       resizes,
     })),
     parameters: [],
-    maps: info.maps.map(({ name, type, keySize, valueSize, maxEntries, flags, pinned, internal }) => ({
+    maps: info.maps.map(({ name, type, keySize, valueSize, maxEntries, flags, pinned, internal, tags }) => ({
       name,
       type,
       keySize,
@@ -126,11 +130,16 @@ export async function inspect(path: string, object: Buffer, kernel: KernelPort):
       flags,
       pinned,
       internal,
+      scope: "pod",
+      when: null,
+      ...tagsIn(tags),
     })),
   };
   try {
     view.entries = await entriesOf(path, manifest, info);
     view.parameters = describeParameters(path, info);
+    const scopes = (await manifestOf(path))?.maps ?? {};
+    for (const map of view.maps) map.scope = scopes[map.name] ?? map.scope;
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     view.chain = { able: false, reason: error.message };
@@ -161,6 +170,16 @@ async function parametersFor(
       throw new RemoraError(code.badParameter, `${path}: parameter ${name}: ${error.message}`);
     }
   });
+}
+
+/** Tags that cannot be understood make the object one that cannot stand in a chain; the catalog says so. */
+function tagsIn(tags: readonly string[]): MapTags {
+  try {
+    return mapTags(tags);
+  } catch (error) {
+    if (error instanceof BadTag) return {};
+    throw error;
+  }
 }
 
 function read(path: string, object: Buffer, kernel: KernelPort): ObjectInfo {
@@ -259,7 +278,7 @@ function mapTable({ maps }: ObjectView, page: Page): string[] {
       { title: "key", align: "right" },
       { title: "value", align: "right" },
       { title: "entries", align: "right" },
-      { title: "remarks", optional: true },
+      { title: "remarks", optional: true, fit: "wrap" },
     ],
     own.map((map) => ({
       cells: [
@@ -268,7 +287,11 @@ function mapTable({ maps }: ObjectView, page: Page): string[] {
         `${map.keySize} B`,
         `${map.valueSize} B`,
         map.maxEntries,
-        map.pinned ? "pinned by name, per pod" : "",
+        [
+          ...(map.pinned ? [map.scope === "node" ? "pinned by name" : "pinned by name, per pod"] : []),
+          ...(map.scope === "node" ? ["shared by all pods of the node"] : []),
+          ...(map.when === null ? [] : [`only where ${map.when} is set`]),
+        ].join(", "),
       ],
     })),
     2,
