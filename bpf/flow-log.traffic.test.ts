@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** flow-log under real connections, with and without Ethernet headers, with losses, and on several CPUs at once. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { Namespace } from "../e2e/lib/scratch.ts";
 import { type Laboratory, laboratory, type Member, type Wanted } from "./laboratory.ts";
 import { ethernet, ipv4, tcp } from "./packets.ts";
 import { bareIpPair, ethernetPair, four, six } from "./pairs.ts";
+import { runInParallel, stopped } from "./parallel.ts";
 
 interface Side {
   packets: number;
@@ -57,13 +57,6 @@ function flowsOf(member: Member): Partial<Record<4 | 6, Flow>> {
 
 /** Stream bytes that a direction had, by its sequence numbers: without SYN and FIN. */
 const streamed = ({ initial_sequence, next_sequence }: Side) => ((next_sequence - initial_sequence) >>> 0) - 2;
-
-async function stopped(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = once(child, "exit");
-  child.kill();
-  await ended;
-}
 
 /** Sends bytes over TCP and gets a few back; returns how many arrived. */
 async function transfer(from: Namespace, to: Namespace, address: string, bytes: number): Promise<number> {
@@ -157,34 +150,9 @@ test("what is lost behind flow-log is seen again", async () => {
 test("several CPUs at once lose no packet of a record", async () => {
   using lab = laboratory();
   const chain = lab.chain([{ program, entry: "flow_log_ingress" }]);
-  const member = chain.members[0] as Member;
-  const path = join(lab.world.bpffs(), "program");
-  lab.kernel.pin(chain.head, path);
   const packet = ethernet(ipv4({}, tcp({ source: 40000, destination: port, sequence: 7 }, Buffer.alloc(10))));
-  const [times, repeat] = [40, 10_000];
-  const script = `
-    import { createNativeKernel } from ${JSON.stringify(join(import.meta.dirname, "../plugin/kernel/native.ts"))};
-    const kernel = createNativeKernel();
-    const program = kernel.openPin(${JSON.stringify(path)}).fd;
-    const packet = Buffer.from("${packet.toString("hex")}", "hex");
-    console.log("ready");
-    process.stdin.once("data", () => {
-      for (let n = 0; n < ${times}; n++) kernel.testRun({ program, packet, repeat: ${repeat} });
-      process.exit(0);
-    });`;
-  const children = [0, 1, 2].map(() =>
-    spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: ["pipe", "pipe", "inherit"] }),
-  );
-  try {
-    await Promise.all(children.map(({ stdout }) => once(stdout, "data")));
-    const ended = children.map((child) => once(child, "exit"));
-    for (const { stdin } of children) stdin.write("go\n");
-    assert.equal(await Promise.all(ended), Array(3).fill([0, null]));
-  } finally {
-    await Promise.all(children.map(stopped));
-  }
-  const runs = 3 * times * repeat;
-  const flow = flowsOf(member)[4];
+  const runs = await runInParallel(lab, chain, [packet, packet, packet], 40);
+  const flow = flowsOf(chain.members[0] as Member)[4];
   assert.ok(flow);
   assert.equal(
     [flow.ingress.packets, flow.ingress.bytes, flow.ingress.retransmissions],
