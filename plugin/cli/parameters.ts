@@ -8,7 +8,8 @@ import { type Column, type Row, table } from "./table.ts";
 import type { Page } from "./terminal.ts";
 
 /** The shape of a parameter in `--json`, for the help texts. */
-export const parameterShape = `{"name","type","unit"|null,"min"|null,"max"|null,"choices":[NAME],"from"|null,"default","expects","help"}`;
+export const parameterShape = `{"name","type","unit"|null,"min"|null,"max"|null,"choices":[NAME],
+"from"|null,"default","expects","help"}`;
 
 /**
  * The parameters of an object, as `--json` prints them.

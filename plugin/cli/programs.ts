@@ -31,8 +31,8 @@ hold. Of two programs of one name, the first counts. What cannot be used is list
 
 --json prints {"directories":[DIR],"programs":[{"name","version","description","path","sha256",
 "priority","directions":["ingress","egress"],"at":"pod"|"host","proceedOn":["ok"],
-"failurePolicy":"closed"|"open"|null,"namespaces":[GLOB]|null,"nodeWide":true,"mapScopes":{MAP:"pod"|"node"},
-"parameters":[P]}],"problems":[{"path","code","reason"}]} with
+"failurePolicy":"closed"|"open"|null,"namespaces":[GLOB]|null,"nodeWide":true,
+"mapScopes":{MAP:"pod"|"node"},"parameters":[P]}],"problems":[{"path","code","reason"}]} with
 P = ${parameterShape}.`,
   async run({ args, io, tools, json }) {
     const given = args.texts("dir").map((path) => resolve(path));
