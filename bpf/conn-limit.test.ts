@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { once } from "node:events";
+import { availableParallelism } from "node:os";
 import { setTimeout as wait } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type Chain, laboratory } from "./laboratory.ts";
@@ -375,6 +378,40 @@ test("what ends unseen is not counted for ever, and what goes on is", async () =
   );
   assert.is(idle.told(), "6 opened by remote, 2 expired by remote, 2 refused_max by remote");
 });
+
+// ---- several CPUs ----
+
+test("several CPUs open and reset connections at once: what is counted is what is open", async () => {
+  using it = pod({ max: "16384", max_per_remote: "16384", new_per_second: "1000000" });
+  const { remotes, wrap, pod: own } = families.IPv4;
+  const cycles = 15_000;
+  const workers = Array.from({ length: 2 * availableParallelism() }, (_, index) => {
+    const segment = (fields: TcpFields) => wrap(remotes[0], own, tcp({ source: 1000 + index, ...fields }));
+    const packets = [segment({ flags: "S", sequence: 1000 }), segment({ flags: "R", sequence: 1001 })];
+    const workerData = { program: it.ingress.head, packets, cycles };
+    return new Worker(new URL("fixtures/cycles.ts", import.meta.url), { workerData });
+  });
+  const codes = await Promise.all(workers.map((worker) => once(worker, "exit")));
+  assert.ok(codes.every(([code]) => code === 0));
+  // A SYN is refused where another CPU has for a while been about to delete the remote's account.
+  const count = (what: string) => Number(new RegExp(`(\\d+) ${what} by remote`).exec(it.told())?.[1] ?? 0);
+  const [opened, refused] = [count("opened"), count("refused_no_room")];
+  assert.is(opened + refused, workers.length * cycles, it.told());
+  assert.is(count("reset"), opened);
+  assert.ok(refused < opened / 100, it.told());
+  const map = (name: string) => {
+    const { fd = -1 } = it.ingress.members[0]?.stage.maps.find((each) => each.name === name) ?? {};
+    return it.lab.kernel.mapEntries(fd, 20_000).entries;
+  };
+  assert.equal(map("connections"), []);
+  assert.equal(map("remotes"), []);
+  assert.equal(
+    map("pod").map(({ value }) => value.readUInt32LE(4)),
+    [0, 0],
+  );
+});
+
+// ---- memory ----
 
 test("the tables: full, they refuse and say so; connections that come and go do not fill them", () => {
   using it = pod({ max_per_remote: "16384", max: "0" });
