@@ -78,8 +78,9 @@ struct outcomes {
 };
 
 struct totals {
-	struct outcomes opened_by[2]; /* enum opener */
-	__u64 malformed;	      /* dropped: it cannot be told whether they open a connection */
+	struct outcomes by_remote; /* connections opened from outside */
+	struct outcomes by_pod;
+	__u64 malformed; /* packets dropped: it cannot be told whether they open a connection */
 };
 
 struct {
@@ -108,11 +109,11 @@ enum state {
 
 struct connection {
 	__u64 seen; /* bpf_ktime_get_ns() of its last packet */
-	struct side sides[2];
-	__u8 opened_by;
-	__u8 state;
+	struct side sides[2]; /* enum opener, as who sends */
+	enum opener opened_by;
+	enum state state;
 	__u16 serial; /* also on its ticket */
-	__u32 reserved;
+	__u8 reserved[6];
 };
 
 /*
@@ -129,9 +130,9 @@ struct {
 
 struct remote_key {
 	union remora_address address;
+	enum opener opened_by;
 	__u8 family;
-	__u8 opened_by;
-	__u8 reserved[6];
+	__u8 reserved[3];
 };
 
 /*
@@ -225,7 +226,7 @@ static __always_inline struct outcomes *outcomes_of(__u32 opener)
 	__u32 key = 0;
 	struct totals *all = bpf_map_lookup_elem(&totals, &key);
 
-	return all ? &all->opened_by[opener & 1] : NULL;
+	return !all ? NULL : opener == POD ? &all->by_pod : &all->by_remote;
 }
 
 static __always_inline void count(__u64 *what)
