@@ -309,6 +309,33 @@ for (const direction of directions)
     kernel.close(link);
   });
 
+test("TCX: who is on a hook, in the order in which packets meet them", () => {
+  using world = scratch();
+  const { netns, ifindex } = pod(world);
+  const place = { netns: netns.path, ifindex, direction: "ingress" } as const;
+  assert.equal(kernel.listTcx(place), []);
+  using first = oneMember(world, verdict.ok);
+  using second = oneMember(world, verdict.shot);
+  const late = kernel.attachTcx({ program: head(first), ...place });
+  const early = kernel.attachTcx({ program: head(second), ...place, before: true });
+  const { name } = kernel.programInfo(head(first));
+  assert.equal(
+    kernel.listTcx(place),
+    [
+      [second, early],
+      [first, late],
+    ].map(([chain, link]) => ({
+      programId: (chain as typeof first).stages[0]?.programId,
+      linkId: kernel.linkInfo(link as number).id,
+      name,
+    })),
+  );
+  assert.equal(kernel.listTcx({ ...place, direction: "egress" }), []);
+  for (const link of [late, early]) kernel.close(link);
+  assert.is(failure(() => kernel.listTcx({ ...place, ifindex: 9999 })).code, "ENODEV");
+  assert.is(failure(() => kernel.listTcx({ ...place, netns: "/nowhere" })).code, "ENOENT");
+});
+
 test("TCX: a second program runs after the first", () => {
   using world = scratch();
   const { netns, host, ifindex } = pod(world);

@@ -117,6 +117,14 @@ export interface AttachmentStatus {
   degraded: Missing[];
   ingress: StatusEntry[];
   egress: StatusEntry[];
+  /** Only where packets meet programs of others before a chain. */
+  behind?: Behind[];
+}
+/** Programs of others before a chain on its hook, in order, as `name (id N)`. */
+export interface Behind {
+  direction: Direction;
+  at: Place;
+  programs: string[];
 }
 
 /** Remora's own part of the network configuration, defaults filled in (`interface.md` names each field). */

@@ -4,11 +4,13 @@
  * the namespace. The host is a network namespace of the test's own, in which the plugin and the command line are run.
  */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { createNativeKernel } from "../../plugin/kernel/native.ts";
+import { counterLayout } from "../../plugin/kernel/port.ts";
 import { type Namespace, scratch } from "../lib/scratch.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -151,6 +153,78 @@ for (const behind of ["ptp", "bridge"] as const)
     assert.equal(it.pins(), []);
     assert.ok(it.ping());
   });
+
+const kernel = createNativeKernel();
+
+/** Somebody's program, on ingress and before all who are there, that ends nothing. It goes with its descriptors. */
+function strangerFirst(namespace: Namespace, ifname: string): Disposable & { id: number } {
+  const map = (type: "prog_array" | "percpu_array", valueSize: number) =>
+    kernel.createMap({ type, name: "theirs", keySize: 4, valueSize, maxEntries: 1 });
+  const maps = [map("prog_array", 4), map("percpu_array", counterLayout.words * 8)] as const;
+  const stage = kernel.loadStage({
+    object: readFileSync(join(root, "dist/programs/count.bpf.o")),
+    name: "stranger",
+    entries: [{ function: "count", parameters: [] }],
+    position: 0,
+    length: 1,
+    proceedOn: [-1],
+    failurePolicy: "open",
+    chain: maps[0],
+    counters: maps[1],
+    countHead: false,
+    reuse: [],
+  });
+  const { ifindex } = kernel.findInterface(namespace.path, ifname);
+  const place = { netns: namespace.path, ifindex, direction: "ingress", before: true } as const;
+  const link = kernel.attachTcx({ program: stage.program, ...place });
+  return {
+    id: stage.programId,
+    [Symbol.dispose]() {
+      for (const fd of [link, stage.program, ...stage.maps.map((each) => each.fd), ...maps]) kernel.close(fd);
+    },
+  };
+}
+
+test("who comes before the chain at the host's end is named, and a change takes the place again", () => {
+  using it = node("ptp");
+  done(it.cni("ADD"));
+  const behind = (): unknown => JSON.parse(done(it.remora("status", "--json"))).attachments[0].behind;
+  const order = (): string | undefined =>
+    JSON.parse(it.remora("doctor", "--json").said).checks.find(
+      (each: { check: string }) => each.check === "program order",
+    )?.found;
+  const { ifindex } = kernel.findInterface(it.host.path, "host0");
+  /** As the kernel has them: by their functions. */
+  const names = (): string[] =>
+    kernel.listTcx({ netns: it.host.path, ifindex, direction: "ingress" }).map(({ name }) => name);
+  assert.is(behind(), undefined);
+  assert.is(order(), undefined);
+  using stranger = strangerFirst(it.host, "host0");
+  const words = `count (id ${stranger.id})`;
+  assert.equal(names(), ["count", "acl_egress"]);
+  const { code, msg } = failed(it.cni("CHECK"));
+  assert.is(code, 110);
+  assert.ok(msg.includes(`not the first any more on ingress of host0: ${words}`), msg);
+  assert.equal(behind(), [{ direction: "egress", at: "host", programs: [words] }]);
+  assert.ok(done(it.remora("status")).includes(`behind another program on egress of the host's end: ${words}`));
+  assert.is(order(), `container c1 eth0: ${words} before the egress chain at the host's end`);
+
+  done(it.remora("apply", "c1", "--programs", ","));
+  assert.equal(names(), ["acl_egress", "count"]);
+  assert.equal(it.egress(), ["count@pod", "wall@host"]);
+  assert.equal(it.pins(), ["g2", "link_egress", "link_host", "link_ingress", "record"]);
+  done(it.cni("CHECK"));
+  assert.is(behind(), undefined);
+  assert.ok(it.ping());
+
+  // In the pod no place is promised: it is said, and no difference.
+  using other = strangerFirst(it.pod, "eth0");
+  done(it.cni("CHECK"));
+  assert.equal(behind(), [{ direction: "ingress", at: "pod", programs: [`count (id ${other.id})`] }]);
+  done(it.cni("DEL"));
+  assert.equal(it.pins(), []);
+  assert.equal(names(), ["count"]);
+});
 
 test("a pod that deletes its interface takes the host's end along, and CHECK says so", () => {
   using it = node("ptp");

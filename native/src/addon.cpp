@@ -368,6 +368,12 @@ Value TestRun(const CallbackInfo &info) {
 
 // ---- links, namespaces, pins ------------------------------------------------------------------------------------
 
+FilterPlace asFilterPlace(const Object &request) {
+  auto netns = field(request, "netns");
+  return {netns.IsUndefined() ? "" : asText(netns), asCount(field(request, "ifindex")),
+          asText(field(request, "direction")) == "ingress"};
+}
+
 Value AttachTcx(const CallbackInfo &info) {
   auto request = info[0].As<Object>();
   auto netns = field(request, "netns");
@@ -376,6 +382,19 @@ Value AttachTcx(const CallbackInfo &info) {
                                          asText(field(request, "direction")) == "ingress",
                                          request.Get("before").ToBoolean()));
   return Number::New(info.Env(), link.release());
+}
+
+Value ListTcx(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto place = asFilterPlace(info[0].As<Object>());
+  auto programs = take(env, listTcx(place.netns, place.ifindex, place.ingress));
+  return toArray(env, programs, [&](auto &program) {
+    auto object = Object::New(env);
+    object.Set("programId", Number::New(env, program.programId));
+    object.Set("linkId", Number::New(env, program.linkId));
+    object.Set("name", program.name);
+    return object;
+  });
 }
 
 Value LinkInfo(const CallbackInfo &info) {
@@ -393,11 +412,6 @@ Value LinkInfo(const CallbackInfo &info) {
 void UpdateLink(const CallbackInfo &info) { check(info.Env(), updateLink(asFd(info[0]), asFd(info[1]))); }
 void DetachLink(const CallbackInfo &info) { check(info.Env(), detachLink(asFd(info[0]))); }
 
-FilterPlace asFilterPlace(const Object &request) {
-  auto netns = field(request, "netns");
-  return {netns.IsUndefined() ? "" : asText(netns), asCount(field(request, "ifindex")),
-          asText(field(request, "direction")) == "ingress"};
-}
 FilterFacts asFilter(const Object &filter) {
   return {asCount(field(filter, "priority")), asCount(field(filter, "handle")), asCount(field(filter, "programId"))};
 }
@@ -517,6 +531,7 @@ Object Init(Env, Object exports) {
   offer<ProgramInfo>(exports, "programInfo");
   offer<TestRun>(exports, "testRun");
   offer<AttachTcx>(exports, "attachTcx");
+  offer<ListTcx>(exports, "listTcx");
   offer<LinkInfo>(exports, "linkInfo");
   offer<UpdateLink>(exports, "updateLink");
   offer<DetachLink>(exports, "detachLink");

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "fd.h"
 #include "result.h"
@@ -22,6 +23,14 @@ struct LinkFacts {
   std::string direction;  // ingress, egress or empty
 };
 Result<LinkFacts> linkInfo(int link);
+
+struct TcxFacts {
+  uint32_t programId;
+  uint32_t linkId;   // 0: attached without a link
+  std::string name;  // empty where the program went away meanwhile
+};
+// The programs on a device's hook, in the order in which packets meet them. EINVAL before Linux 6.6.
+Result<std::vector<TcxFacts>> listTcx(const std::string &netns, uint32_t ifindex, bool ingress);
 
 // Both return 0 or a negative errno.
 int updateLink(int link, int program);

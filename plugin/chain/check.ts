@@ -12,6 +12,7 @@ import { code, RemoraError } from "../errors.ts";
 import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { u32 } from "./bytes.ts";
+import { programsAhead, wordsFor } from "./order.ts";
 import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
 import {
@@ -129,6 +130,13 @@ function checkLink(
   if (first && !heads.includes(info.programId))
     throw differs(
       `the ${place} link runs program id ${info.programId}, the record says ${first.programId} (${words(first)})`,
+    );
+  if (place !== "host") return;
+  const [ahead] = programsAhead(kernel, pins, record, place);
+  if (ahead)
+    throw differs(
+      `the host link is not the first any more on ingress of ${record.host?.ifname}: ${wordsFor(ahead)} was attached before ` +
+        "it, and packets that it ends never meet the chain; remora apply puts the chain first again",
     );
 }
 

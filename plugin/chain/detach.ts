@@ -77,7 +77,7 @@ export function emptyAttachment(kernel: KernelPort, pins: AttachmentPins): void 
  */
 function unlinkAll(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
   for (const path of [pins.record, pins.nextRecord]) attempts.try(() => kernel.removePin(path));
-  for (const place of chainPlaces) attempts.try(() => unlink(kernel, pins, place));
+  for (const path of [...chainPlaces.map(pins.link), pins.nextLink]) attempts.try(() => unlinkAt(kernel, path));
 }
 
 /** Removes what an attachment has had together with others, as far as it was the last: node-wide maps, the folders above. */
@@ -88,7 +88,11 @@ export function removeShared(kernel: KernelPort, pins: AttachmentPins, attempts:
 
 /** Takes one link away. The pin goes in any case: with the last reference the kernel detaches the link by itself. */
 export function unlink(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
-  const path = pins.link(place);
+  unlinkAt(kernel, pins.link(place));
+}
+
+/** The same, by its pin. */
+export function unlinkAt(kernel: KernelPort, path: string): void {
   const attempts = new Attempts();
   attempts.try(() => {
     let pinned: ReturnType<KernelPort["openPin"]>;

@@ -228,6 +228,99 @@ test("a settle does not attach where another host's end is by now: an ADD that d
   }
 });
 
+/** Somebody's program on ingress of the host's end, before all who are there. */
+function strangerFirst(kernel: FakeKernel): void {
+  const { ifindex } = kernel.findPeer(netns, id.ifname);
+  const map = (name: string, type: "prog_array" | "percpu_array", valueSize: number) =>
+    kernel.createMap({ type, name, keySize: 4, valueSize, maxEntries: 1 });
+  const stage = kernel.loadStage({
+    object: kernel.object("stranger", { programs: [{ name: "handle" }] }),
+    name: "stranger",
+    entries: [{ function: "handle", parameters: [] }],
+    position: 0,
+    length: 1,
+    proceedOn: [-1],
+    failurePolicy: "open",
+    chain: map("theirs", "prog_array", 4),
+    counters: map("their_counters", "percpu_array", 120),
+    countHead: false,
+    reuse: [],
+  });
+  const link = kernel.attachTcx({
+    program: stage.program,
+    netns: undefined,
+    ifindex,
+    direction: "ingress",
+    before: true,
+  });
+  kernel.makeDirectory("/sys/fs/bpf/theirs");
+  kernel.pin(link, "/sys/fs/bpf/theirs/link");
+  kernel.pin(stage.program, "/sys/fs/bpf/theirs/program");
+}
+const atHost = (kernel: FakeKernel): string[] => {
+  const { ifindex } = kernel.findPeer(netns, id.ifname);
+  return kernel.listTcx({ netns: undefined, ifindex, direction: "ingress" }).map(({ name }) => name);
+};
+
+test("who comes before the chain at the host's end is named by CHECK and status, and a change takes the place again", () => {
+  const kernel = machine();
+  attach(kernel, planOf(kernel, "a wall@host"));
+  strangerFirst(kernel);
+  assert.equal(atHost(kernel), ["stranger", "wall"]);
+  const error = caught(() => check(kernel, bpffs, id, netns)) as RemoraError;
+  assert.is(error.code, code.attachmentDiffers);
+  assert.match(error.message, /on ingress of host-eth0: stranger \(id \d+\) was attached before it, .*remora apply/);
+  const [status] = listAttachments(kernel, bpffs);
+  assert.equal(
+    status?.behind?.map(({ direction, at, programs }) => [direction, at, programs.length]),
+    [["egress", "host", 1]],
+  );
+  const link = kernel.tamper(pins.link("host"));
+  assert.not(isAsPlanned(kernel, planOf(kernel, "a wall@host", 2), recordOf(kernel)));
+  replace(kernel, planOf(kernel, "a wall@host", 2), recordOf(kernel));
+  check(kernel, bpffs, id, netns);
+  assert.equal(atHost(kernel), ["wall", "stranger"]);
+  assert.is.not(kernel.tamper(pins.link("host")), link);
+  assert.not("behind" in (listAttachments(kernel, bpffs)[0] ?? {}));
+  assert.not(kernel.files().includes(pins.nextLink));
+});
+
+test("a chain of Remora's own before another's is nothing to complain of", () => {
+  const kernel = machine();
+  attach(kernel, planOf(kernel, "a wall@host"));
+  attach(kernel, { ...planOf(kernel, "a wall@host"), id: { ...id, network: "manual" } });
+  assert.equal(atHost(kernel), ["wall", "wall"]);
+  check(kernel, bpffs, id, netns);
+});
+
+test("a change that takes its place again, killed at whichever operation: gc leaves one link, and it is the first", () => {
+  const begin = (): FakeKernel => {
+    const kernel = machine();
+    attach(kernel, planOf(kernel, "a wall@host"));
+    strangerFirst(kernel);
+    return kernel;
+  };
+  const change = (kernel: FakeKernel): void => void replace(kernel, planOf(kernel, "a wall@host", 2), recordOf(kernel));
+  const seen = new Set<string>();
+  for (let nth = 1; ; nth++) {
+    const kernel = begin();
+    kernel.crashAt(nth);
+    caught(() => change(kernel));
+    if (!kernel.dead) break;
+    kernel.restart();
+    seen.add(atHost(kernel).join());
+    assert.equal(collect(kernel, bpffs, { now: kernel.clock }).failed, []);
+    const now = atHost(kernel);
+    const { generation } = recordOf(kernel);
+    assert.equal(now, generation === 1 ? ["stranger", "wall"] : ["wall", "stranger"], `operation ${nth}`);
+    if (generation === 2) check(kernel, bpffs, id, netns);
+    assert.not(kernel.files().includes(pins.nextLink), `operation ${nth}`);
+    detach(kernel, bpffs, id);
+    assert.equal(atHost(kernel), ["stranger"], `operation ${nth}`);
+  }
+  assert.ok(seen.has("wall,stranger,wall"), [...seen].join("; "));
+});
+
 test("gc takes what has lost its interface, with the host's end", () => {
   const kernel = machine();
   const wall = select(kernel, "wall", { directions: ["egress"], select: { at: "host" } });

@@ -15,7 +15,8 @@ import { code, RemoraError } from "../errors.ts";
 import type { Fd, KernelPort } from "../kernel/port.ts";
 import { linkStates, otherGenerations } from "./attachments.ts";
 import { totalCounts, writeBase } from "./counters.ts";
-import { removeAttachment, removeTree, unlink } from "./detach.ts";
+import { removeAttachment, removeTree, unlink, unlinkAt } from "./detach.ts";
+import { programsAhead } from "./order.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
 import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
@@ -29,6 +30,7 @@ import { Attempts, Handles, messageOf } from "./undo.ts";
  * @throws RemoraError, KernelError: it is as unsettled as before, and can be tried again.
  */
 export function settle(kernel: KernelPort, pins: AttachmentPins): string | undefined {
+  unlinkAt(kernel, pins.nextLink);
   const decided = decide(kernel, pins);
   const record = readRecord(kernel, pins);
   const traced = record && settleTrace(kernel, pins, () => point(kernel, pins, record));
@@ -77,10 +79,13 @@ function pointOne(
   using handles = new Handles(kernel);
   const link = openLink(pins.link(place), handles);
   const info = link === undefined ? undefined : kernel.linkInfo(link);
-  if (info?.programId === head && info.ifindex !== 0) return;
+  const attached = info !== undefined && info.ifindex !== 0;
+  const behind = attached && place === "host" && programsAhead(kernel, pins, record, place).length > 0;
+  if (attached && info.programId === head && !behind) return;
   const program = handles.own(kernel.openProgramById(head));
-  if (link !== undefined && info?.ifindex !== 0) {
-    kernel.updateLink(link, program);
+  if (link !== undefined && attached) {
+    if (behind) attachFirst(kernel, pins, record, link, program);
+    else kernel.updateLink(link, program);
     return;
   }
   // A detached link cannot be attached again: it goes, and a new one takes its name.
@@ -89,6 +94,19 @@ function pointOne(
   if (place === "host") requireHostEnd(kernel, record, record.netns);
   const made = handles.own(kernel.attachTcx({ program, ...hookAt(place, { host: undefined, ...record }) }));
   kernel.pin(made, pins.link(place));
+}
+
+/**
+ * Puts the chain at the host's end before those who have come before it. A link keeps its place for good, so a new one
+ * takes over. For a moment there are both: better that a packet meets the guard twice than not at all. A crash in
+ * between leaves the new one under a name of its own, and the next settle takes it away.
+ */
+function attachFirst(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord, old: Fd, program: Fd): void {
+  using handles = new Handles(kernel);
+  const made = handles.own(kernel.attachTcx({ program, ...hookAt("host", { host: undefined, ...record }) }));
+  kernel.pin(made, pins.nextLink);
+  kernel.renamePin(pins.nextLink, pins.link("host"));
+  kernel.detachLink(old);
 }
 
 /** Paths of namespaces are used again, and so are the indices of interfaces: another pod's must not get this chain. */

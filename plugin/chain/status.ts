@@ -3,12 +3,13 @@
 
 import { RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
-import type { AttachmentStatus, Missing, StatusEntry } from "../model.ts";
+import type { AttachmentStatus, Behind, Missing, StatusEntry } from "../model.ts";
 import { type Found, findAttachments, linkStates } from "./attachments.ts";
 import { type Counts, noCounts, totalCounts } from "./counters.ts";
 import { Lock, tryLock } from "./lock.ts";
+import { behindWhom } from "./order.ts";
 import type { AttachmentPins } from "./pins.ts";
-import type { ChainPlace } from "./places.ts";
+import { type ChainPlace, directionAt } from "./places.ts";
 import { type AttachmentRecord, readNextRecord, readRecord } from "./record.ts";
 
 /**
@@ -88,7 +89,16 @@ function statusOf(
     degraded: [...record.degraded.map(({ program, reason }) => ({ program, reason })), ...unread],
     ingress,
     egress,
+    ...aheadOf(kernel, pins, record),
   };
+}
+
+function aheadOf(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): Pick<AttachmentStatus, "behind"> {
+  const behind = behindWhom(kernel, pins, record).map(({ place, programs }): Behind => {
+    const at = place === "host" ? "host" : "pod";
+    return { direction: directionAt(place), at, programs };
+  });
+  return behind.length > 0 ? { behind } : {};
 }
 
 function entriesOf(

@@ -9,6 +9,7 @@ import { type Check, reasonOf } from "./checks/check.ts";
 import { checkKernel } from "./checks/kernel.ts";
 import { checkBpffs, checkBtf, checkCapabilities, checkJit, checkMemlock, checkRelease } from "./checks/machine.ts";
 import { checkConfiguration, checkLauncher } from "./checks/node.ts";
+import { checkOrder } from "./checks/order.ts";
 import { checkPrograms } from "./checks/programs.ts";
 import type { Command, Tools } from "./command.ts";
 import { defaultProgramDir } from "./directories.ts";
@@ -75,6 +76,7 @@ async function examine(tools: Tools, places: Places): Promise<Check[]> {
       ...checkKernel(kernel, release),
       checkBpffs(places.bpffs ?? entry?.bpffs ?? places.defaultBpffs, (path) => kernel.isBpffs(path)),
       ...(await checkPrograms(places.programDirs ?? entry?.programDirs ?? [defaultProgramDir], kernel)),
+      ...checkOrder(kernel, places.bpffs ?? entry?.bpffs ?? places.defaultBpffs),
     ])),
     ...configuration,
     checkLauncher(tools.root, places.executables, entry !== undefined),

@@ -54,6 +54,18 @@ test("a pod with two programs", () => {
   );
 });
 
+test("programs of others before a chain", () => {
+  const behind = [
+    { direction: "ingress" as const, at: "pod" as const, programs: ["theirs (id 7)"] },
+    { direction: "egress" as const, at: "host" as const, programs: ["cil_from_container (id 8)", "other (id 9)"] },
+  ];
+  const lines = renderStatus([{ ...web, behind }], page, "/sys/fs/bpf/remora").split("\n");
+  assert.equal(lines.slice(2, 4), [
+    "  behind another program on ingress: theirs (id 7)",
+    "  behind 2 other programs on egress of the host's end: cil_from_container (id 8), other (id 9)",
+  ]);
+});
+
 test("a container without a pod, degraded, with nothing attached", () => {
   const bare: AttachmentStatus = {
     ...web,

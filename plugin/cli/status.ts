@@ -27,7 +27,8 @@ name, namespace/name, a container id, or the beginning of one that no other cont
 --json prints {"attachments":[{"containerId","netns","ifname","pod":{"namespace","name","uid"}|null,
 "hook":"tcx"|"clsact","generation","degraded":[{"program","reason"}],"ingress":[E],"egress":[E]}]}
 with E = {"program","at":"pod"|"host","version","sha256","priority","params":{},"packets","bytes",
-"proceeded","ended":{"shot":N}}.`,
+"proceeded","ended":{"shot":N}}; and, only where packets meet programs of others before a chain,
+"behind":[{"direction","at","programs":[TEXT]}].`,
   async run({ args, io, tools, json, bpffs }) {
     const kernel = await tools.kernel();
     requireBpffs(kernel, bpffs);
@@ -46,7 +47,7 @@ export function renderStatus(attachments: AttachmentStatus[], page: Page, bpffs:
 }
 
 function renderAttachment(attachment: AttachmentStatus, page: Page): string[] {
-  const { containerId, netns, ifname, pod, hook, generation, degraded } = attachment;
+  const { containerId, netns, ifname, pod, hook, generation, degraded, behind = [] } = attachment;
   const owner = printable(ownerOf(attachment));
   const place = `${printable(ifname)}  ${hook}  generation ${generation}`;
   const facts = [
@@ -61,6 +62,15 @@ function renderAttachment(attachment: AttachmentStatus, page: Page): string[] {
     ...title,
     ...(facts.length === 0 ? [] : paragraph(page, facts.join("  "), 2, "faint")),
     ...degraded.flatMap(({ program, reason }) => paragraph(page, `degraded: ${program}: ${reason}`, 2, "bad")),
+    ...behind.flatMap(({ direction, at, programs }) =>
+      paragraph(
+        page,
+        `behind ${programs.length === 1 ? "another program" : `${programs.length} other programs`} on \
+${direction}${at === "host" ? " of the host's end" : ""}: ${programs.join(", ")}`,
+        2,
+        "warn",
+      ),
+    ),
     ...chains(attachment, page),
   ];
 }

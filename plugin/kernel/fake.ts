@@ -37,6 +37,7 @@ import {
   type ProgramInfo,
   type Stage,
   type StageRequest,
+  type TcxProgram,
   type TestRunRequest,
   type TestRunResult,
 } from "./port.ts";
@@ -143,6 +144,8 @@ export class FakeKernel implements KernelPort {
   /** Interfaces are of this kind, and no ends of a pair. */
   withoutPeers: string | undefined;
 
+  /** Those that were attached before the others, the last one first. */
+  #first: FakeLink[] = [];
   #failures = new Map<number, string>();
   #crashAt: number | undefined;
   #dead = false;
@@ -485,7 +488,15 @@ export class FakeKernel implements KernelPort {
     const device = this.#device("attachTcx", request);
     const link: FakeLink = { kind: "link", id: this.#nextId++, program, direction: request.direction, device };
     this.#kept.add(link);
+    if (request.before) this.#first.unshift(link);
     return this.#open(link);
+  }
+  listTcx(place: FilterPlace): TcxProgram[] {
+    this.#step("listTcx");
+    const device = this.#device("listTcx", place);
+    return this.#tcx()
+      .filter((link) => link.device === device && link.direction === place.direction)
+      .map(({ id, program }) => ({ programId: program.id, linkId: id, name: program.name }));
   }
   linkInfo(link: Fd): LinkInfo {
     this.#step("linkInfo");
@@ -764,6 +775,14 @@ export class FakeKernel implements KernelPort {
   }
 
   /** Lets go of what nobody holds any more, as reference counts in the kernel do. */
+  /** Links in the order of their hooks. */
+  #tcx(): FakeLink[] {
+    const links = [...this.#kept].filter((kept) => kept.kind === "link");
+    return [
+      ...this.#first.filter((link) => links.includes(link)),
+      ...links.filter((link) => !this.#first.includes(link)),
+    ];
+  }
   #device(operation: string, place: { netns: string | undefined; ifindex: number }): FakeInterface {
     const devices =
       place.netns === undefined

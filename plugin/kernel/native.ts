@@ -80,6 +80,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   programInfo: () => "the program's description was not read",
   testRun: (request) => `a packet of ${request.packet.length} bytes was not run`,
   attachTcx: (request) => `${placeText(request)}: no program was attached`,
+  listTcx: (place) => `${placeText(place)}: the programs were not listed`,
   linkInfo: () => "the link's description was not read",
   updateLink: () => "the link kept its program",
   detachLink: () => "the link was not detached",

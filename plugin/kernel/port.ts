@@ -318,6 +318,15 @@ export interface FilterPlace {
   direction: Direction;
 }
 
+/** A program on a TCX hook. */
+export interface TcxProgram {
+  programId: number;
+  /** 0 where it is attached without a link. */
+  linkId: number;
+  /** As the kernel has it, 15 bytes at most; empty where it went away meanwhile. */
+  name: string;
+}
+
 /** A direct-action cls_bpf filter: where it hangs, and the program it should run. */
 export interface Filter {
   priority: number;
@@ -371,6 +380,8 @@ export interface KernelPort {
 
   /** Attaches a program to the interface's TCX hook, from a thread inside the namespace. As the last one, where nothing else is asked for. */
   attachTcx(request: AttachRequest): Fd;
+  /** The programs on a TCX hook, in the order in which packets meet them. EINVAL before Linux 6.6. */
+  listTcx(place: FilterPlace): TcxProgram[];
   linkInfo(link: Fd): LinkInfo;
   updateLink(link: Fd, program: Fd): void;
   detachLink(link: Fd): void;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Who stands before a chain on its hook. A program there can end a packet's way, and the chain never sees it.
+ *
+ * At the host's end a chain is attached before everybody, since what stands there has to hold; who comes later can ask
+ * for the same place. CHECK says so, and a change of the chain takes the place again (settle.ts). In the pod no place is
+ * promised: the chain is attached behind those who are there, and `status` names them.
+ */
+
+import { KernelError, type KernelPort, type TcxProgram } from "../kernel/port.ts";
+import { findAttachments } from "./attachments.ts";
+import type { AttachmentPins } from "./pins.ts";
+import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
+import type { AttachmentRecord } from "./record.ts";
+import { Handles } from "./undo.ts";
+
+/** Programs of others that packets meet before the chain of a place, in order. None where the chain is not attached. */
+export function programsAhead(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  place: ChainPlace,
+): TcxProgram[] {
+  const own = linkAt(kernel, pins, place);
+  if (own === undefined) return [];
+  const { netns, ifindex, direction } = hookAt(place, { host: undefined, ...record });
+  const all = kernel.listTcx({ netns, ifindex, direction });
+  // Not there: the path names another namespace by now.
+  const ahead = all.slice(
+    0,
+    Math.max(
+      0,
+      all.findIndex(({ linkId }) => linkId === own),
+    ),
+  );
+  if (ahead.length === 0) return [];
+  const ours = ourLinks(kernel, pins);
+  return ahead.filter(({ linkId }) => !ours.has(linkId));
+}
+
+/** For people: the program's name, and the id by which `bpftool prog show id` tells more. */
+export function wordsFor({ name, programId }: TcxProgram): string {
+  return `${name || "a program"} (id ${programId})`;
+}
+
+/** Where packets meet others first. What cannot be read is left out: the hook may be gone with its device. */
+export function behindWhom(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+): { place: ChainPlace; programs: string[] }[] {
+  return chainPlaces.flatMap((place) => {
+    if (!record.chains[place]) return [];
+    try {
+      const programs = programsAhead(kernel, pins, record, place).map(wordsFor);
+      return programs.length > 0 ? [{ place, programs }] : [];
+    } catch (error) {
+      if (error instanceof KernelError) return [];
+      throw error;
+    }
+  });
+}
+
+/** The id of a place's link, where packets run through it. */
+function linkAt(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): number | undefined {
+  using handles = new Handles(kernel);
+  const pinned = handles.openPin(pins.link(place));
+  if (pinned?.kind !== "link") return undefined;
+  const { id, ifindex } = kernel.linkInfo(pinned.fd);
+  return ifindex === 0 ? undefined : id;
+}
+
+/** Links of Remora's own, of whatever attachment: two chains on one hook know to let each other run. */
+function ourLinks(kernel: KernelPort, { root }: AttachmentPins): Set<number> {
+  const links = new Set<number>();
+  for (const { pins } of findAttachments(kernel, root))
+    for (const place of chainPlaces) {
+      const id = linkAt(kernel, pins, place);
+      if (id !== undefined) links.add(id);
+    }
+  return links;
+}
