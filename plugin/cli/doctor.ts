@@ -7,6 +7,7 @@ import { join, resolve } from "node:path";
 import type { KernelPort } from "../kernel/port.ts";
 import { type Check, reasonOf } from "./checks/check.ts";
 import { checkKernel } from "./checks/kernel.ts";
+import { checkLists } from "./checks/lists.ts";
 import { checkBpffs, checkBtf, checkCapabilities, checkJit, checkMemlock, checkRelease } from "./checks/machine.ts";
 import { checkConfiguration, checkLauncher } from "./checks/node.ts";
 import { checkOrder } from "./checks/order.ts";
@@ -66,6 +67,7 @@ async function examine(tools: Tools, places: Places): Promise<Check[]> {
   const release = text("/proc/sys/kernel/osrelease");
   const { checks: configuration, entry } = checkConfiguration(tools.root, places.configuration);
   const memlock = checkMemlock(release, text("/proc/self/limits"));
+  const bpffs = places.bpffs ?? entry?.bpffs ?? places.defaultBpffs;
   return [
     checkRelease(release, machine()),
     checkCapabilities(text("/proc/self/status")),
@@ -74,7 +76,8 @@ async function examine(tools: Tools, places: Places): Promise<Check[]> {
     ...(memlock === undefined ? [] : [memlock]),
     ...(await withKernel(tools, async (kernel) => [
       ...checkKernel(kernel, release),
-      checkBpffs(places.bpffs ?? entry?.bpffs ?? places.defaultBpffs, (path) => kernel.isBpffs(path)),
+      checkBpffs(bpffs, (path) => kernel.isBpffs(path)),
+      ...checkLists(kernel, bpffs),
       ...(await checkPrograms(places.programDirs ?? entry?.programDirs ?? [defaultProgramDir], kernel)),
       ...checkOrder(kernel, places.bpffs ?? entry?.bpffs ?? places.defaultBpffs),
     ])),

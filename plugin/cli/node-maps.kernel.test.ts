@@ -115,11 +115,17 @@ test("two pods share a list: a prefix added stops traffic of both at once, remov
   };
   assert.is(await it.maps(), "No map is shared by pods of this node.\n");
   for (const pod of [0, 1]) await it.attach(pod);
+  const doctor = async () => (await remora("doctor", "--bpffs", it.bpffs, "--dir", it.directory)).stdout;
+  assert.match(
+    await doctor(),
+    /note +shared list +acl denied is empty, pods ask it: it matches nothing\n +remedy: remora maps/,
+  );
   assert.match(await it.maps(), /^acl +denied +lpm_trie +0 of 262144 +2 interfaces +while it is used$/m);
   meet("passes", "passes");
 
   const added = await it.maps(...denied, "--add", "10.99.0.0/16");
   assert.is(added, "  + 10.99.0.0/16\nacl denied: 1 added, 0 removed, 1 prefix.\n");
+  assert.match(await doctor(), /ok +shared list +acl denied is filled/);
   meet("dropped", "passes");
   await it.maps(...denied, "--remove", "10.99.0.0/16", "--add", "fd00::/24");
   meet("passes", "dropped");
