@@ -343,18 +343,6 @@ __attribute__((noinline)) int read_question(struct __sk_buff *skb)
 	return IS_QUERY;
 }
 
-/* The flow of an answer as its query went. */
-static __always_inline void turn(struct remora_flow *flow)
-{
-	union remora_address address = flow->source;
-	__be16 from = flow->source_port;
-
-	flow->source = flow->destination;
-	flow->destination = address;
-	flow->source_port = flow->destination_port;
-	flow->destination_port = from;
-}
-
 static __always_inline struct remora_dns_record *slot_of(__u64 sequence)
 {
 	__u32 slot = (sequence - 1) % MAX_TRANSACTIONS;
@@ -418,7 +406,7 @@ static __always_inline void log_answer(struct working *working, struct counts *c
 	struct waiting *waiting;
 	__u8 rcode;
 
-	turn(&working->query.flow);
+	remora_turn(&working->query.flow); /* as the query went */
 	now = bpf_ktime_get_ns();
 	waiting = bpf_map_lookup_elem(&pending, &working->query);
 	if (!waiting) {

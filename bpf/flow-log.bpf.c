@@ -146,18 +146,6 @@ __attribute__((noinline)) int describe(struct __sk_buff *skb)
 	return DESCRIBED;
 }
 
-/* A received packet's flow as the pod sends it. */
-static __always_inline void turn(struct remora_flow *flow)
-{
-	union remora_address address = flow->source;
-	__be16 port = flow->source_port;
-
-	flow->source = flow->destination;
-	flow->destination = address;
-	flow->source_port = flow->destination_port;
-	flow->destination_port = port;
-}
-
 /* The handshake and the sequence numbers. `size` is the payload of each segment, or 0 where there is but one. */
 static __always_inline void follow(struct remora_flow_record *record, enum remora_direction direction,
 				   const struct remora_tcp *tcp, __u32 size, __u64 now)
@@ -240,7 +228,7 @@ static __always_inline int log_packet(struct __sk_buff *skb, enum remora_directi
 		return REMORA_NEXT;
 	}
 	if (direction == REMORA_INGRESS)
-		turn(&working->flow);
+		remora_turn(&working->flow); /* as the pod sends it */
 	now = bpf_ktime_get_ns();
 	record = bpf_map_lookup_elem(&flows, &working->flow);
 	if (!record) {

@@ -90,4 +90,16 @@ struct remora_dns_record {
 
 _Static_assert(sizeof(struct remora_dns_record) == 344, "no padding");
 
+/* The same flow as the other end sends it. */
+static __always_inline void remora_turn(struct remora_flow *flow)
+{
+	union remora_address address = flow->source;
+	__be16 port = flow->source_port;
+
+	flow->source = flow->destination;
+	flow->destination = address;
+	flow->source_port = flow->destination_port;
+	flow->destination_port = port;
+}
+
 #endif
