@@ -33,7 +33,7 @@ struct {
 	__type(value, struct remora_dns_record);
 } transactions SEC(".maps");
 
-/* The sequence number of the last transaction. Under a lock, since atomic additions tell no result before Linux 5.12. */
+/* The last transaction's sequence number. Under a lock: before Linux 5.12, atomic additions do not tell what they gave. */
 struct last {
 	struct bpf_spin_lock lock;
 	__u64 sequence;

@@ -29,7 +29,8 @@ struct {
 
 /*
  * Locks for the records, each for those that hash to it: a record of an LRU map cannot hold one itself. They serialise
- * what is written to one record; a lock shared with another flow costs a wait of some nanoseconds.
+ * what is written to one record; a lock shared with another flow costs a wait of some nanoseconds. What they cannot
+ * prevent: that a full map gives a record to another flow between lookup and lock, which then has a packet too many.
  */
 #define LOCKS 64
 
@@ -44,13 +45,13 @@ struct {
 	__type(value, struct lock);
 } locks SEC(".maps");
 
-/* Of one direction. All but `logged` are packets that are in no record. */
+/* Of one direction: packets that are in a record, and that are in none; records that were made. */
 struct counts {
 	__u64 logged;
 	__u64 not_ip;	 /* ARP, LLDP, ... */
 	__u64 malformed; /* a header is cut short or contradicts itself */
-	__u64 refused;	 /* there was no room for a new record, as where all of them are being made at once */
-	__u64 created;	 /* records made */
+	__u64 refused;	 /* the kernel had no room for a new record at that moment */
+	__u64 created;
 };
 
 struct both_counts {
@@ -93,7 +94,8 @@ static __always_inline __u32 lock_of(const struct remora_flow *flow)
 }
 
 /* What ICMP has in the place of ports. */
-static __always_inline void icmp_ports(struct __sk_buff *skb, const struct remora_packet *packet, struct remora_flow *flow)
+static __always_inline void icmp_ports(struct __sk_buff *skb, const struct remora_packet *packet,
+				       struct remora_flow *flow)
 {
 	struct remora_cursor transport = remora_transport_of(skb, packet);
 	struct remora_icmp icmp;

@@ -3,8 +3,8 @@
  * The records that flow-log and dns-log keep in their maps, and user space reads by BTF.
  *
  * Times are CLOCK_MONOTONIC, in nanoseconds: a span between two of them is exact, and user space knows the same clock.
- * A flow's key is always written as the pod sends: `source` is the pod's side, whichever direction a packet has. So both
- * directions of a connection are one record. Addresses and ports are in network byte order.
+ * A flow's key is always written as the pod sends: `source` is the pod's side, whichever direction a packet has. So
+ * both directions of a connection are one record. Addresses and ports are in network byte order.
  */
 #ifndef REMORA_FLOWS_H
 #define REMORA_FLOWS_H
