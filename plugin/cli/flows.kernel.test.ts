@@ -6,10 +6,13 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFi
 import { join, resolve } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Pod, pod, remoraWith } from "../../e2e/lib/pod.ts";
+import { containerId, type Pod, pod, remoraWith } from "../../e2e/lib/pod.ts";
 import { type Namespace, run, type Scratch, scratch } from "../../e2e/lib/scratch.ts";
+import type { Change } from "../flows/changes.ts";
 import type { Watch } from "./command.ts";
+import { FlowExport } from "./flow-export.ts";
 import type { ShownMap } from "./maps.ts";
+import type { Recorded } from "./records.ts";
 
 const library = resolve(import.meta.dirname, "../../bpf");
 const peer = resolve(import.meta.dirname, "../../e2e/flows/peer.ts");
@@ -265,6 +268,50 @@ test("an IPFIX file holds what the list says, as tshark reads it", async () => {
   // Anything but a file is written to as it is.
   assert.is((await flows(made, "--ipfix", "/dev/null")).status, 0);
   assert.is(run("stat", "-c", "%F %t:%T", "/dev/null"), "character special file 1:3\n");
+});
+
+test("a file of a pod with two interfaces has a domain for each, named", () => {
+  using world = scratch();
+  const path = join(world.dir, "flows.ipfix");
+  const change: Change = {
+    event: "new",
+    flow: {
+      ...{ key: "a", protocol: 17, initiator: "local", first: 1000, last: 2000, connections: 0 },
+      local: { address: Buffer.from([10, 0, 0, 2]), port: 4000 },
+      remote: { address: Buffer.from([10, 0, 0, 1]), port: 53 },
+      sent: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
+      received: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
+      ...{ remoteRtt: undefined, podRtt: undefined },
+    },
+    sent: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
+    received: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
+    since: 1000,
+  };
+  const [first, second] = ["eth0", "net1"].map(
+    (ifname) =>
+      ({
+        status: { pod: { namespace: "shop", name: "web" }, containerId },
+        record: { id: { network: "pods", containerId, ifname } },
+      }) as Recorded,
+  ) as [Recorded, Recorded];
+  {
+    using file = new FlowExport(path, [first, second], 5000);
+    for (const recorded of [first, second, second, first]) {
+      file.add(recorded, [change, change], 5000);
+      file.flush();
+    }
+    assert.is(file.records, 8);
+  }
+  assert.is(records(path).length, 8, "and every sequence number follows");
+  const fields = ["-T", "fields", "-e", "cflow.od_id", "-e", "cflow.observation_domain_name"];
+  const lines = run("tshark", "-r", path, ...fields)
+    .trimEnd()
+    .split("\n");
+  const [names, ...domains] = lines.map((line) => line.trim().split("\t"));
+  const [one, two] = domains;
+  assert.equal(names, [`0,${one},${two}`, "shop/web eth0,shop/web net1"]);
+  assert.not.equal(one, two);
+  assert.equal(domains, [one, two, two, one]);
 });
 
 test("--follow tells what is new and what changes; the records of its file add up to it", async () => {
