@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Chain, kernel } from "../../native/chain.ts";
+import { readParameters, setParameter } from "../../plugin/catalog/parameters.ts";
 import { programs } from "../../scripts/make/programs.ts";
 
 const folder = resolve(import.meta.dirname, "../../dist/programs");
@@ -34,6 +35,24 @@ test("acl with its deny list, and without the map of it", () => {
     assert.is(chain.run(Buffer.alloc(64)).verdict, -1);
   }
 });
+
+// By default these do nothing, and the verifier removes what does.
+const asked: Record<string, Record<string, string>> = {
+  "conn-limit": { max: "1", max_per_remote: "1", new_per_second: "1", new_per_second_per_remote: "1" },
+  fault: { drop: "1%", reset: "1%", corrupt: "1%", rules: "deny tcp any 80" },
+};
+for (const [name, params] of Object.entries(asked))
+  test(`${name} with all that it can do`, () => {
+    const object = readFileSync(join(folder, `${name}.bpf.o`));
+    const info = kernel.inspectObject(object);
+    const known = readParameters(name, info);
+    const bytes = Object.entries(params).flatMap(([parameter, text]) => setParameter(known, parameter, text).bytes);
+    const parameters = Object.fromEntries(bytes.map((each) => [each.name, each.bytes]));
+    for (const { name: entry } of info.programs) {
+      using chain = new Chain([{ object, entry, parameters }]);
+      assert.is(chain.stages.length, 1);
+    }
+  });
 
 test("all of them in one chain", () => {
   using chain = new Chain(members);
