@@ -33,7 +33,7 @@ struct {
 	__type(value, struct remora_dns_record);
 } transactions SEC(".maps");
 
-/* The last transaction's sequence number. Under a lock: before Linux 5.12, atomic additions do not tell what they gave. */
+/* The last transaction's number. Under a lock: before Linux 5.12, atomic additions do not tell what they gave. */
 struct last {
 	struct bpf_spin_lock lock;
 	__u64 sequence;

@@ -162,7 +162,7 @@ for (const family of ["IPv4", "IPv6"] as const) {
       name: "www.example.org",
     });
     assert.ok(asked >= before && asked <= between, "on the clock of process.hrtime");
-    assert.ok(latency >= 20_000_000 && latency <= after - before, `${latency} ns`);
+    assert.ok(latency >= 15_000_000 && latency <= after - before, `${latency} ns`);
     assert.equal([flow.source_port, flow.destination_port].map(swapped), [40000, 53]);
     const last = ({ bytes }: { bytes: number[] }) => bytes[15];
     assert.equal([last(flow.source), last(flow.destination)], family === "IPv4" ? [2, 53] : [2, 0x53]);
@@ -200,7 +200,7 @@ test("a query sent again is the same transaction, and its latency counts from th
   it.hears(answer());
   const { queries, latency } = it.transaction();
   assert.is(queries, 2);
-  assert.ok(latency >= 20_000_000);
+  assert.ok(latency >= 15_000_000);
   assert.is(it.counts(), "1 answers ingress, 1 noerror ingress, 1 queries egress, 1 again egress");
 });
 
