@@ -36,6 +36,48 @@ test("acl with its deny list, and without the map of it", () => {
   }
 });
 
+/** What a parameter of 8 bytes holds. */
+const u64 = (value: bigint): Buffer => {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigInt64LE(value);
+  return bytes;
+};
+
+test("rate-limit with both buckets, and marks", () => {
+  const object = readFileSync(join(folder, "rate-limit.bpf.o"));
+  const parameters = {
+    rate: u64(1000n),
+    packet_rate: u64(1n),
+    packet_burst: u64(2n),
+    mode: Buffer.from([2, 0, 0, 0]),
+  };
+  using chain = new Chain([{ object, entry: "rate_limit", parameters }]);
+  assert.equal(
+    [1, 2, 3].map(() => chain.run(Buffer.alloc(64)).verdict),
+    [-1, -1, 2],
+  );
+});
+
+test("mark-dscp with a code point, a priority and a mark", () => {
+  const object = readFileSync(join(folder, "mark-dscp.bpf.o"));
+  const parameters = {
+    dscp: Buffer.from([46]),
+    priority: u64(6n),
+    mark: Buffer.from([0, 1, 0, 0]),
+    mark_mask: Buffer.from([0, 255, 0, 0]),
+  };
+  for (const entry of ["mark_ingress", "mark_egress"]) {
+    using chain = new Chain([{ object, entry, parameters }]);
+    // The shortest IPv6 packet: no next header, and nothing behind it.
+    const packet = Buffer.concat([Buffer.alloc(12), Buffer.from("86dd6000000000003b40", "hex"), Buffer.alloc(32)]);
+    const result = kernel.testRun({ program: chain.stages[0]?.program ?? -1, packet });
+    assert.is(result.verdict, -1);
+    assert.is(result.packet.toString("hex", 14, 16), "6b80");
+    assert.is(result.context.priority, 6);
+    assert.is(result.context.mark, 0x100);
+  }
+});
+
 // By default these do nothing, and the verifier removes what does.
 const asked: Record<string, Record<string, string>> = {
   "conn-limit": { max: "1", max_per_remote: "1", new_per_second: "1", new_per_second_per_remote: "1" },
