@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "btf.h"
 #include "code.h"
@@ -220,6 +221,20 @@ std::optional<Failure> leaveOutMaps(bpf_object *object, const std::vector<std::s
   return std::nullopt;
 }
 
+std::optional<Failure> addMapIds(int program, std::set<uint32_t> &out) {
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_prog_get_info_by_fd(program, &info, &size)) return failedErrno();
+  std::vector<uint32_t> ids(info.nr_map_ids);
+  info = {};
+  info.nr_map_ids = static_cast<uint32_t>(ids.size());
+  info.map_ids = reinterpret_cast<uint64_t>(ids.data());
+  size = sizeof(info);
+  if (bpf_prog_get_info_by_fd(program, &info, &size)) return failedErrno();
+  out.insert(ids.begin(), ids.end());
+  return std::nullopt;
+}
+
 // What the verifier came upon that this kernel does not have. A subprogram's place in the program is not known here: then it is
 // one of those named.
 std::string missingIn(const char *log, const std::string &function, uint32_t shift) {
@@ -304,7 +319,13 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   if (error) return explain(-error, spec, log.get(), head.shift());
   takeLog();
 
-  // The object's own descriptors go with it.
+  // Of an object's maps, those that none of its loaded programs uses live no longer than its descriptors, which go now: an
+  // agent's object brings the tables of all its probes along.
+  std::set<uint32_t> used;
+  bpf_object__for_each_program(program, object)
+    if (bpf_program__fd(program) >= 0)
+      if (auto failure = addMapIds(bpf_program__fd(program), used)) return *failure;
+
   LoadedStage stage;
   stage.program = duplicate(bpf_program__fd(entry));
   bpf_prog_info info{};
@@ -317,6 +338,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
     bpf_map_info facts{};
     size = sizeof(facts);
     if (!fd || bpf_map_get_info_by_fd(fd.get(), &facts, &size)) return failedErrno();
+    if (!used.contains(facts.id)) continue;
     auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
     auto &as = declared[map];
     stage.maps.push_back({as.name, type ? type : "unknown", std::move(fd), facts.id, as.pinned,

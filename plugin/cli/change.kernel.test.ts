@@ -189,4 +189,25 @@ test("attach and detach by hand: seen by status, changed by apply, gone without 
     );
 });
 
+test("a program whose object brings tables that only others in it use can be changed like any", async () => {
+  const agent = `#include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, __u32); __type(value, __u32); }
+      of_the_probe SEC(".maps"), of_both SEC(".maps");
+    SEC("kprobe/remora_has_no_such_function") int probe(void *ctx)
+    {
+      return !bpf_map_lookup_elem(&of_the_probe, &(__u32){ 1 });
+    }
+    SEC("tc") int watch(struct __sk_buff *skb)
+    {
+      return bpf_map_lookup_elem(&of_both, &(__u32){ 1 }) ? 0 : -1;
+    }
+    char _license[] SEC("license") = "GPL";`;
+  using world = scratch();
+  const { bpffs } = await pod(world, { "remora.io/programs": "agent" }, { agent });
+  const done = await remora("apply", "web", "--bpffs", bpffs, "--programs", "count, agent");
+  assert.is(done.status, 0, done.stderr);
+  assert.equal(names(await statusOf(bpffs)), ["count", "agent"]);
+});
+
 test.run();
