@@ -11,26 +11,31 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { Namespace } from "../e2e/lib/scratch.ts";
+import { type Namespace, run } from "../e2e/lib/scratch.ts";
 import { type Chain, type Laboratory, laboratory } from "./laboratory.ts";
+import { ipv4, udp } from "./packets.ts";
 import { ethernetPair, four, six } from "./pairs.ts";
 
-const collectors = { IPv4: "192.168.9.2", IPv6: "fd09::2" } as const;
+/** Where copies go, and the device of the collector's that takes them in. */
+const collectors = {
+  IPv4: { address: "192.168.9.2", vni: "77", name: "copies4" },
+  IPv6: { address: "fd09::2", vni: "78", name: "copies6" },
+} as const;
 type Family = keyof typeof collectors;
 
 interface Scene {
   pod: Namespace;
   peer: Namespace;
   collector: Namespace;
+  device: string;
   counts(): Record<string, number>;
   ping(to: string, ...options: string[]): void;
 }
 
-function scene(
-  lab: Laboratory,
-  family: Family,
-  { params = {}, sides = ["ingress", "egress"], listens = true }: Partial<Options> = {},
-): Scene {
+/** The three, made once: where they go is the end of the process (see scratch.ts). */
+function ground(): Pick<Scene, "pod" | "peer" | "collector"> {
+  if (made) return made;
+  const lab = laboratory();
   const [pod, peer] = ethernetPair(lab);
   const collector = lab.world.namespace();
   lab.world.veth(
@@ -39,18 +44,33 @@ function scene(
   );
   for (const setting of ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
     peer.exec("sysctl", "-qw", setting);
+  // With the outer headers, no piece may be beyond 64 KiB: such a one is cut.
+  for (const end of [pod, peer])
+    end.exec("ip", "link", "set", "pod0", "gso_max_size", "60000", "gro_max_size", "60000");
   pod.exec("ip", "route", "add", "default", "via", four[1]);
   pod.exec("ip", "-6", "route", "add", "default", "via", six[1]);
   collector.exec("ip", "route", "add", "default", "via", "192.168.9.1");
   collector.exec("ip", "-6", "route", "add", "default", "via", "fd09::1");
-  if (listens) {
-    const device = `link add copies0 type vxlan id 77 dstport 4789 local ${collectors[family]} udp6zerocsumrx`;
+  for (const family of ["IPv4", "IPv6"] as const) {
+    const { name, vni, address } = collectors[family];
+    const device = `link add ${name} type vxlan id ${vni} dstport 4789 local ${address} udp6zerocsumrx`;
     collector.exec("ip", ...device.split(" "));
-    collector.exec("ip", "link", "set", "copies0", "up");
+    collector.exec("ip", "link", "set", name, "up");
   }
+  made = { pod, peer, collector };
+  return made;
+}
+let made: ReturnType<typeof ground> | undefined;
+
+function scene(
+  lab: Laboratory,
+  family: Family,
+  { params = {}, sides = ["ingress", "egress"] }: Partial<Options> = {},
+): Scene {
+  const { pod, peer, collector } = ground();
   const all = {
-    collector: collectors[family],
-    vni: "77",
+    collector: collectors[family].address,
+    vni: collectors[family].vni,
     source_ipv4: four[0],
     source_ipv6: six[0],
     directions: String((sides.includes("ingress") ? 1 : 0) + (sides.includes("egress") ? 2 : 0)),
@@ -68,19 +88,19 @@ function scene(
     pod,
     peer,
     collector,
+    device: collectors[family].name,
     counts: () => chains[0]?.members[0]?.contents("copies")[0]?.value as Record<string, number>,
     ping(to, ...options) {
       pod.exec("ping", "-q", "-W", "10", ...options, to);
     },
   };
   // Neighbours are known, and mirror has seen that something leaves.
-  for (const to of [four[1], six[1], collectors[family]]) it.ping(to, "-c", "1");
+  for (const to of [four[1], six[1], collectors[family].address]) it.ping(to, "-c", "1");
   return it;
 }
 interface Options {
   params: Record<string, string>;
   sides: ("ingress" | "egress")[];
-  listens: boolean;
 }
 
 // ---- what passes a device --------------------------------------------------------------------------------------
@@ -155,7 +175,7 @@ for (const family of ["IPv4", "IPv6"] as const)
   test(`to a collector over ${family}: copies of both directions, IPv4 and IPv6, byte for byte`, async () => {
     using lab = laboratory();
     const it = scene(lab, family);
-    const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, "copies0")];
+    const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, it.device)];
     const before = it.counts();
     for (const to of [four[1], six[1]]) it.ping(to, "-c", "5", "-i", "0.05", "-s", "300");
     const [originals, copies] = [echoes(await own.frames()), echoes(await copied.frames())];
@@ -171,10 +191,7 @@ for (const family of ["IPv4", "IPv6"] as const)
 test("a transfer in large pieces arrives as it was sent, and its copies hold the same bytes, both ways", async () => {
   using lab = laboratory();
   const it = scene(lab, "IPv4");
-  // With the outer headers, no piece may be beyond 64 KiB: such a one is cut.
-  for (const end of [it.pod, it.peer])
-    end.exec("ip", "link", "set", "pod0", "gso_max_size", "60000", "gro_max_size", "60000");
-  const copied = await capture(lab, it.collector, "copies0");
+  const copied = await capture(lab, it.collector, it.device);
   const size = 2_000_000;
   const script = (text: string) => ["-e", text];
   const server = spawn(
@@ -223,7 +240,7 @@ test("a transfer in large pieces arrives as it was sent, and its copies hold the
 test("the beginning alone, where that is asked for; and what does not fit with the outer headers", async () => {
   using lab = laboratory();
   const it = scene(lab, "IPv4", { params: { truncate: "200" } });
-  const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, "copies0")];
+  const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, it.device)];
   for (const to of [four[1], six[1]]) it.ping(to, "-c", "3", "-i", "0.05", "-s", "1000");
   const [originals, copies] = [echoes(await own.frames()), echoes(await copied.frames())];
   assert.is(originals.length, 12);
@@ -237,7 +254,7 @@ test("the beginning alone, where that is asked for; and what does not fit with t
 test("a full packet is cut by the outer headers", async () => {
   using lab = laboratory();
   const it = scene(lab, "IPv6");
-  const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, "copies0")];
+  const [own, copied] = [await capture(lab, it.pod, "pod0"), await capture(lab, it.collector, it.device)];
   const before = it.counts().cut ?? 0;
   it.ping(four[1], "-c", "2", "-i", "0.05", "-s", "1472");
   const [originals, copies] = [echoes(await own.frames()), echoes(await copied.frames())];
@@ -259,7 +276,7 @@ test("a sample of them", () => {
 
 test("a collector that does not listen: its complaints are not copied back to it", async () => {
   using lab = laboratory();
-  const it = scene(lab, "IPv4", { listens: false });
+  const it = scene(lab, "IPv4", { params: { port: "4790" } });
   it.ping(four[1], "-c", "20", "-i", "0.02");
   for (let round = 0; !it.counts().own_error && round < 100; round++) await sleep(20);
   const { own_error = 0, ingress = 0 } = it.counts();
@@ -281,7 +298,7 @@ test("without its egress side nothing is copied, and nothing is sent that arrive
 test("the egress side alone copies what leaves", async () => {
   using lab = laboratory();
   const it = scene(lab, "IPv4", { sides: ["egress"] });
-  const copied = await capture(lab, it.collector, "copies0");
+  const copied = await capture(lab, it.collector, it.device);
   it.ping(six[1], "-c", "5", "-i", "0.02");
   const copies = echoes(await copied.frames());
   assert.is(copies.length, 5);
@@ -314,5 +331,64 @@ test("GRE, as tshark reads it", async () => {
     [1, 2, 3].flatMap((sequence) => [`0x6558 128 ${sequence}`, `0x6558 129 ${sequence}`]),
   );
 });
+
+test("a device without Ethernet headers: copies of both directions, with an Ethernet header made up", async () => {
+  using lab = laboratory();
+  const pod = lab.world.namespace();
+  const helper = join(lab.world.dir, "tun");
+  run("gcc", "-Wall", "-Wextra", "-Werror", "-o", helper, join(import.meta.dirname, "fixtures/tun.c"));
+  const tun = spawn("ip", ["netns", "exec", pod.name, helper, "pod0"], { stdio: ["pipe", "pipe", "inherit"] });
+  try {
+    let said = "";
+    tun.stdout.on("data", (data) => {
+      said += data;
+    });
+    const packets = () => said.split("\n").slice(1, -1);
+    const until = async (done: () => boolean) => {
+      for (let round = 0; !done() && round < 400; round++) await sleep(25);
+      assert.ok(done(), said);
+    };
+    await until(() => said.includes("ready"));
+    pod.exec("ip", "address", "add", "10.95.0.1/24", "dev", "pod0");
+    pod.exec("ip", "link", "set", "pod0", "up");
+    const params = { collector: "10.95.0.9", source_ipv4: "10.95.0.1", directions: "3", mtu: "1500" };
+    const ingress = lab.chain([{ program: "mirror", entry: "mirror_ingress", params }]);
+    const egress = lab.chain([
+      { program: "mirror", entry: "mirror_egress", params, ...(ingress.members[0] && { sharing: ingress.members[0] }) },
+    ]);
+    lab.attach(ingress, pod, "pod0", "ingress");
+    lab.attach(egress, pod, "pod0", "egress");
+
+    /** The copy of a packet: outer IPv4, UDP to 4789, VXLAN, zeros and an ethertype, and the packet. */
+    const isCopyOf = (original: string) => (packet: string) =>
+      packet.startsWith("45") &&
+      packet.slice(44, 48) === "12b5" &&
+      packet.slice(72) === `${"0".repeat(24)}0800${original}`;
+    const echo = (packet: string, type: string) => packet.startsWith("45") && packet.slice(40, 42) === type;
+    spawnSync("ip", ["netns", "exec", pod.name, "ping", "-c", "1", "-W", "1", "10.95.0.2"]);
+    await until(() => packets().some((packet) => echo(packet, "08")));
+    const [left = ""] = packets().filter((packet) => echo(packet, "08"));
+    await until(() => packets().filter(isCopyOf(left)).length === 1);
+
+    // A question to the pod, which answers it: both are copied.
+    const question = ipv4({ source: "10.95.0.2", destination: "10.95.0.1" }, udp({ destination: 7 })).bytes;
+    question.writeUInt16BE(0, 10);
+    question.writeUInt16BE(checksum(question.subarray(0, 20)), 10);
+    tun.stdin.write(`${question.toString("hex")}\n`);
+    await until(() => packets().filter(isCopyOf(question.toString("hex"))).length === 1);
+    await until(() => packets().some((packet) => echo(packet, "03")));
+    const [answer = ""] = packets().filter((packet) => echo(packet, "03"));
+    await until(() => packets().filter(isCopyOf(answer)).length === 1);
+  } finally {
+    tun.stdin.end();
+  }
+});
+
+function checksum(header: Buffer): number {
+  let sum = 0;
+  for (let at = 0; at < header.length; at += 2) sum += header.readUInt16BE(at);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return ~sum & 0xffff;
+}
 
 test.run();
