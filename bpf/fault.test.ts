@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { parse } from "yaml";
+import { readManifest } from "../plugin/catalog/manifest.ts";
 import type { Direction } from "../plugin/kernel/port.ts";
 import { type Chain, laboratory } from "./laboratory.ts";
 import {
@@ -318,6 +322,11 @@ test("one packet meets one fault: lost before reset before corrupted", () => {
   const second = fault(lab, { reset: "100%", corrupt: "100%" });
   second.run(web);
   assert.is(read(second), "1 hit ingress, 1 reset ingress");
+});
+
+test("its manifest keeps it off the node's own chain", () => {
+  const path = join(import.meta.dirname, "fault.yaml");
+  assert.is(readManifest(path, readFileSync(path, "utf8"), parse).nodeWide, false);
 });
 
 test.run();
