@@ -213,7 +213,7 @@ test("what a pod sent and received is told, flow by flow", async () => {
   const page = await flows(made, "--proto", "tcp");
   assert.match(
     page.stdout,
-    new RegExp(`^shop/web {2}eth0 {2}${all.length} flows; dropped behind flow-log: acl 1 \\(egress\\)\n`),
+    new RegExp(`^shop/web {2}eth0 {2}3 of ${all.length} flows; dropped behind flow-log: acl 1 \\(egress\\)\n`),
   );
   assert.match(page.stdout, / +\d+s {2}tcp {4}out {2}.*10\.99\.0\.1:8080 .* ms .* closed\n/);
   assert.match(page.stdout, / tcp {4}in {3}.*\[fd99::1\]:\d+ .* closed\n/);

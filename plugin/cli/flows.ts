@@ -237,7 +237,9 @@ function flowPage({ kernel, io, wish, watch }: Session, logs: Log<Flow>[], all: 
       behind.length > 0 ? `dropped behind flow-log: ${behind.join(", ")}` : "",
     ].filter((remark) => remark !== "");
     const title = printable(`${ownerOf(log.recorded.status)}  ${log.recorded.record.id.ifname}`);
-    return paragraph(page, [`${title}  ${kept} ${kept === 1 ? "flow" : "flows"}`, ...remarks].join("; "), 0, "strong");
+    const matching = all.filter(({ recorded }) => recorded === log.recorded).length;
+    const flows = `${wish.shows ? `${matching} of ` : ""}${kept} ${kept === 1 ? "flow" : "flows"}`;
+    return paragraph(page, [`${title}  ${flows}`, ...remarks].join("; "), 0, "strong");
   });
   if (shown.length > 0) lines.push(...flowTable(page, shown, watch.date()));
   if (shown.length < all.length) lines.push(page.paint(`and ${all.length - shown.length} more`, "faint"));
