@@ -13,6 +13,7 @@ import { nodeMapPins } from "../chain/pins.ts";
 import { createNativeKernel } from "../kernel/native.ts";
 import { keepLog, request } from "../verbs/fixture.ts";
 import { createVerbs } from "../verbs/index.ts";
+import type { Check } from "./checks/check.ts";
 import type { ShownNodeMap } from "./node-maps.ts";
 
 /** A node with pods behind it, each with a link of its own to the one outside, `10.99.<n>.1` and `fd00:<n>::1`. */
@@ -115,17 +116,19 @@ test("two pods share a list: a prefix added stops traffic of both at once, remov
   };
   assert.is(await it.maps(), "No map is shared by pods of this node.\n");
   for (const pod of [0, 1]) await it.attach(pod);
-  const doctor = async () => (await remora("doctor", "--bpffs", it.bpffs, "--dir", it.directory)).stdout;
-  assert.match(
-    await doctor(),
-    /note +shared list +acl denied is empty, pods ask it: it matches nothing\n +remedy: remora maps/,
-  );
+  const listState = async () => {
+    const { stdout, stderr } = await remora("doctor", "--bpffs", it.bpffs, "--dir", it.directory, "--json");
+    assert.is(stderr, "");
+    const { checks } = JSON.parse(stdout) as { checks: Check[] };
+    return checks.filter(({ check }) => check === "shared list").map(({ state, found }) => `${state}: ${found}`);
+  };
+  assert.equal(await listState(), ["note: acl denied is empty, pods ask it: it matches nothing"]);
   assert.match(await it.maps(), /^acl +denied +lpm_trie +0 of 262144 +2 interfaces +while it is used$/m);
   meet("passes", "passes");
 
   const added = await it.maps(...denied, "--add", "10.99.0.0/16");
   assert.is(added, "  + 10.99.0.0/16\nacl denied: 1 added, 0 removed, 1 prefix.\n");
-  assert.match(await doctor(), /ok +shared list +acl denied is filled/);
+  assert.equal(await listState(), ["ok: acl denied is filled"]);
   meet("dropped", "passes");
   await it.maps(...denied, "--remove", "10.99.0.0/16", "--add", "fd00::/24");
   meet("passes", "dropped");
