@@ -24,9 +24,10 @@ import { recordOf } from "./describe.ts";
 import { detach, emptyAttachment, removeShared } from "./detach.ts";
 import { makeAttachmentFolder } from "./folders.ts";
 import { type Generation, loadGeneration, makeGenerationFolder, pinGeneration } from "./generation.ts";
+import { hooks } from "./hook.ts";
 import { byOvertaking, type Lock, overtaken } from "./lock.ts";
 import { type AttachmentPins, pinsOf } from "./pins.ts";
-import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
+import { type ChainPlace, chainPlaces } from "./places.ts";
 import { type ChainPlan, plannedPlaces } from "./plan.ts";
 import { writeRecord } from "./record.ts";
 import { finish } from "./settle.ts";
@@ -94,10 +95,7 @@ function link(
   const first = generation[place]?.stages[0];
   if (!first) return;
   const { netns, interface: device, host } = plan;
-  const hook = hookAt(place, { netns, ifindex: device.ifindex, host });
-  const fd = handles.own(kernel.attachTcx({ program: first.program, ...hook }));
-  undo.push(() => kernel.detachLink(fd));
-  const path = pins.link(place);
-  kernel.pin(fd, path);
-  undo.push(() => kernel.removePin(path));
+  const { program, programId } = first;
+  const request = { place, program, programId, netns, ifindex: device.ifindex, host };
+  hooks[plan.hook].attach(kernel, pins, request, { handles, undo });
 }

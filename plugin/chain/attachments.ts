@@ -3,10 +3,10 @@
 
 import type { KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
+import { type HookState, hookState } from "./hook.ts";
 import { type AttachmentPins, attachmentOf, belongsInAttachment, generationOf, pinsIn, rootOf } from "./pins.ts";
 import { chainPlaces } from "./places.ts";
 import type { AttachmentRecord } from "./record.ts";
-import { Handles } from "./undo.ts";
 
 export interface Found {
   /** From the folders' names. Of a container id that is too long for a name, the record holds the whole. */
@@ -41,17 +41,9 @@ export function otherGenerations(kernel: KernelPort, pins: AttachmentPins, recor
     .filter((number): number is number => number !== undefined && number !== record.generation);
 }
 
-/** Of a link's pin: whether packets run through it. `detached`: its interface is gone, or it is no link at all. */
-export function linkState(kernel: KernelPort, path: string): "missing" | "attached" | "detached" {
-  using handles = new Handles(kernel);
-  const pinned = handles.openPin(path);
-  if (!pinned) return "missing";
-  return pinned.kind === "link" && kernel.linkInfo(pinned.fd).ifindex !== 0 ? "attached" : "detached";
-}
-
-/** The same of all places. */
-export function linkStates(kernel: KernelPort, pins: AttachmentPins): ReturnType<typeof linkState>[] {
-  return chainPlaces.map((place) => linkState(kernel, pins.link(place)));
+/** What became of an attachment's chains, at all places. */
+export function hookStates(kernel: KernelPort, pins: AttachmentPins): HookState["state"][] {
+  return chainPlaces.map((place) => hookState(kernel, pins, place).state);
 }
 
 function folders(kernel: KernelPort, path: string): string[] {

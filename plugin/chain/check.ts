@@ -12,6 +12,7 @@ import { code, RemoraError } from "../errors.ts";
 import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { u32 } from "./bytes.ts";
+import { type Hook, hooks } from "./hook.ts";
 import { programsAhead, wordsFor } from "./order.ts";
 import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
@@ -88,7 +89,7 @@ function checkChain(
 ): void {
   using handles = new Handles(kernel);
   const paths = pins.direction(record.generation, place);
-  checkLink(kernel, pins, record, place, chain, handles);
+  checkLink(kernel, pins, record, place, chain);
   const array = openMap(kernel, paths.chain, `the ${place} chain is`, chain.chainId, handles);
   chain.stages.forEach((stage, position) => {
     checkSlot(kernel, array, place, position, stage);
@@ -111,25 +112,26 @@ function checkLink(
   record: AttachmentRecord,
   place: ChainPlace,
   chain: RecordedChain,
-  handles: Handles,
 ): void {
-  const path = pins.link(place);
-  const link = handles.openPin(path);
-  if (!link) throw differs(`the ${place} link is missing: nothing is pinned at ${path}`);
-  if (link.kind !== "link") throw differs(`${path} is a ${link.kind}, not the ${place} link`);
-  const info = kernel.linkInfo(link.fd);
-  if (info.ifindex === 0) throw differs(`the ${place} link is detached: no packet meets the chain`);
+  const { noun, pin, state }: Hook = hooks[record.hook];
+  const path = pin(pins, place);
+  const info = state(kernel, path);
+  if (info.state === "missing") throw differs(`the ${place} ${noun} is missing: nothing is pinned at ${path}`);
+  if (info.state === "foreign") throw differs(`${path} is a ${info.kind}, not the ${place} ${noun}`);
+  if (info.state === "detached") throw differs(`the ${place} ${noun} is detached: no packet meets the chain`);
   const hook = hookAt(place, { host: undefined, ...record });
   if (info.ifindex !== hook.ifindex)
-    throw differs(`the ${place} link is attached to interface index ${info.ifindex}, the record says ${hook.ifindex}`);
+    throw differs(
+      `the ${place} ${noun} is attached to interface index ${info.ifindex}, the record says ${hook.ifindex}`,
+    );
   if (info.direction !== null && info.direction !== hook.direction)
-    throw differs(`the link at ${path} is attached to ${info.direction}`);
+    throw differs(`the ${noun} at ${path} is attached to ${info.direction}`);
   const first = chain.stages[0];
   // While somebody traces, the same programs report what they do: another head, for as long as he is there.
   const heads = [first?.programId, tracedHead(kernel, pins, place)];
   if (first && !heads.includes(info.programId))
     throw differs(
-      `the ${place} link runs program id ${info.programId}, the record says ${first.programId} (${words(first)})`,
+      `the ${place} ${noun} runs program id ${info.programId}, the record says ${first.programId} (${words(first)})`,
     );
   if (place !== "host") return;
   const [ahead] = programsAhead(kernel, pins, record, place);
@@ -160,9 +162,9 @@ function openMap(kernel: KernelPort, path: string, what: string, id: number, han
 }
 
 function refuseExtraLink(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
-  using handles = new Handles(kernel);
-  if (handles.openPin(pins.link(place)))
-    throw differs(`the record has no ${place} chain, yet a link is pinned at ${pins.link(place)}`);
+  for (const { noun, pin, state } of Object.values(hooks))
+    if (state(kernel, pin(pins, place)).state !== "missing")
+      throw differs(`the record has no ${place} chain, yet a ${noun} is pinned at ${pin(pins, place)}`);
 }
 
 function words({ entries }: RecordedStage): string {

@@ -8,7 +8,7 @@ import {
   findAttachments,
   findInNetwork,
   holdsOnlyOurs,
-  linkStates,
+  hookStates,
   otherGenerations,
 } from "./attachments.ts";
 import { removeAttachment } from "./detach.ts";
@@ -143,19 +143,20 @@ function settleOne(kernel: KernelPort, found: Found, collected: Collected, dryRu
 
 function whatWasInterrupted(kernel: KernelPort, pins: AttachmentPins): string | undefined {
   const record = readRecord(kernel, pins);
-  if (!record) return linkStates(kernel, pins).includes("attached") ? "an ADD" : undefined;
+  if (!record) return hookStates(kernel, pins).includes("attached") ? "an ADD" : undefined;
   if (otherGenerations(kernel, pins, record).length > 0) return "a change";
   return traceWasLeft(kernel, pins) ? "a trace" : undefined;
 }
 
 /** `certain` where no ADD can be at work. Asked under the attachment's lock. */
 function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certain: boolean } | undefined {
-  const links = linkStates(kernel, pins);
+  const links = hookStates(kernel, pins);
   if (links.includes("attached")) {
     const recorded = [pins.record, pins.nextRecord].some((path) => kernel.modified(path) !== undefined);
     return recorded ? undefined : { reason: "a DEL did not end", certain: true };
   }
-  if (links.includes("detached")) return { reason: "its interface is gone", certain: true };
+  if (links.includes("detached") || links.includes("foreign"))
+    return { reason: "its interface is gone", certain: true };
   let record: AttachmentRecord | undefined;
   try {
     record = readRecord(kernel, pins);

@@ -8,10 +8,12 @@
 import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { removeIfEmpty } from "./folders.ts";
+import { unhook } from "./hook.ts";
 import { lockDeadlines, lockOrGoOn } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf, requireInside } from "./pins.ts";
-import { type ChainPlace, chainPlaces } from "./places.ts";
+import { chainPlaces } from "./places.ts";
+import { tcx } from "./tcx.ts";
 import { Attempts } from "./undo.ts";
 
 /** How often a folder is emptied again when an ADD beside us has put something new into it. */
@@ -77,42 +79,14 @@ export function emptyAttachment(kernel: KernelPort, pins: AttachmentPins): void 
  */
 function unlinkAll(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
   for (const path of [pins.record, pins.nextRecord]) attempts.try(() => kernel.removePin(path));
-  for (const path of [...chainPlaces.map(pins.link), pins.nextLink]) attempts.try(() => unlinkAt(kernel, path));
+  for (const place of chainPlaces) attempts.try(() => unhook(kernel, pins, place));
+  attempts.try(() => tcx.remove(kernel, pins.nextLink));
 }
 
 /** Removes what an attachment has had together with others, as far as it was the last: node-wide maps, the folders above. */
 export function removeShared(kernel: KernelPort, pins: AttachmentPins, attempts: Attempts): void {
   attempts.try(() => releaseNodeMaps(kernel, pins.root));
   for (const path of [pins.network, pins.root]) attempts.try(() => removeIfEmpty(kernel, path));
-}
-
-/** Takes one link away. The pin goes in any case: with the last reference the kernel detaches the link by itself. */
-export function unlink(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
-  unlinkAt(kernel, pins.link(place));
-}
-
-/** The same, by its pin. */
-export function unlinkAt(kernel: KernelPort, path: string): void {
-  const attempts = new Attempts();
-  attempts.try(() => {
-    let pinned: ReturnType<KernelPort["openPin"]>;
-    try {
-      pinned = kernel.openPin(path);
-    } catch (error) {
-      if (is(error, "ENOENT")) return;
-      throw error;
-    }
-    try {
-      if (pinned.kind === "link") kernel.detachLink(pinned.fd);
-    } catch (error) {
-      // Its device or its namespace has died, and the link with it.
-      if (!is(error, "ENOLINK")) throw error;
-    } finally {
-      kernel.close(pinned.fd);
-    }
-  });
-  attempts.try(() => kernel.removePin(path));
-  attempts.finish();
 }
 
 /** Removes a folder and all below it; goes on over errors. */

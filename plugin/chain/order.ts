@@ -9,10 +9,10 @@
 
 import { KernelError, type KernelPort, type TcxProgram } from "../kernel/port.ts";
 import { findAttachments } from "./attachments.ts";
+import { type Hook, hookState, hooks } from "./hook.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
 import type { AttachmentRecord } from "./record.ts";
-import { Handles } from "./undo.ts";
 
 /** Programs of others that packets meet before the chain of a place, in order. None where the chain is not attached. */
 export function programsAhead(
@@ -21,21 +21,14 @@ export function programsAhead(
   record: AttachmentRecord,
   place: ChainPlace,
 ): TcxProgram[] {
-  const own = linkAt(kernel, pins, place);
-  if (own === undefined) return [];
+  const own = hookState(kernel, pins, place);
+  if (own.state !== "attached") return [];
   const { netns, ifindex, direction } = hookAt(place, { host: undefined, ...record });
-  const all = kernel.listTcx({ netns, ifindex, direction });
-  // Not there: the path names another namespace by now.
-  const ahead = all.slice(
-    0,
-    Math.max(
-      0,
-      all.findIndex(({ linkId }) => linkId === own),
-    ),
-  );
+  const hook: Hook = hooks[record.hook];
+  const ahead = hook.ahead(kernel, { netns, ifindex, direction }, own.programId);
   if (ahead.length === 0) return [];
-  const ours = ourLinks(kernel, pins);
-  return ahead.filter(({ linkId }) => !ours.has(linkId));
+  const ours = ourHeads(kernel, pins);
+  return ahead.filter(({ programId }) => !ours.has(programId));
 }
 
 /** For people: the program's name, and the id by which `bpftool prog show id` tells more. */
@@ -61,22 +54,13 @@ export function behindWhom(
   });
 }
 
-/** The id of a place's link, where packets run through it. */
-function linkAt(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): number | undefined {
-  using handles = new Handles(kernel);
-  const pinned = handles.openPin(pins.link(place));
-  if (pinned?.kind !== "link") return undefined;
-  const { id, ifindex } = kernel.linkInfo(pinned.fd);
-  return ifindex === 0 ? undefined : id;
-}
-
-/** Links of Remora's own, of whatever attachment: two chains on one hook know to let each other run. */
-function ourLinks(kernel: KernelPort, { root }: AttachmentPins): Set<number> {
-  const links = new Set<number>();
+/** First stages of Remora's own chains, of whatever attachment: two chains on one hook know to let each other run. */
+function ourHeads(kernel: KernelPort, { root }: AttachmentPins): Set<number> {
+  const heads = new Set<number>();
   for (const { pins } of findAttachments(kernel, root))
     for (const place of chainPlaces) {
-      const id = linkAt(kernel, pins, place);
-      if (id !== undefined) links.add(id);
+      const found = hookState(kernel, pins, place);
+      if (found.state === "attached") heads.add(found.programId);
     }
-  return links;
+  return heads;
 }

@@ -12,16 +12,18 @@
  */
 
 import { code, RemoraError } from "../errors.ts";
-import type { Fd, KernelPort } from "../kernel/port.ts";
-import { linkStates, otherGenerations } from "./attachments.ts";
+import type { KernelPort } from "../kernel/port.ts";
+import { hookStates, otherGenerations } from "./attachments.ts";
 import { totalCounts, writeBase } from "./counters.ts";
-import { removeAttachment, removeTree, unlink, unlinkAt } from "./detach.ts";
+import { removeAttachment, removeTree } from "./detach.ts";
+import { type Hook, hooks, unhook } from "./hook.ts";
 import { programsAhead } from "./order.ts";
 import type { AttachmentPins } from "./pins.ts";
-import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
+import { type ChainPlace, chainPlaces, requireHostEnd } from "./places.ts";
 import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
+import { attachFirst, tcx } from "./tcx.ts";
 import { settleTrace } from "./trace.ts";
-import { Attempts, Handles, messageOf } from "./undo.ts";
+import { Attempts, Handles, messageOf, Undo } from "./undo.ts";
 
 /**
  * Settles an attachment.
@@ -30,7 +32,7 @@ import { Attempts, Handles, messageOf } from "./undo.ts";
  * @throws RemoraError, KernelError: it is as unsettled as before, and can be tried again.
  */
 export function settle(kernel: KernelPort, pins: AttachmentPins): string | undefined {
-  unlinkAt(kernel, pins.nextLink);
+  tcx.remove(kernel, pins.nextLink);
   const decided = decide(kernel, pins);
   const record = readRecord(kernel, pins);
   const traced = record && settleTrace(kernel, pins, () => point(kernel, pins, record));
@@ -42,7 +44,7 @@ function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {
   const next = readNextRecord(kernel, pins);
   if (!next) return undefined;
   const old = readRecord(kernel, pins);
-  if (!old && !linkStates(kernel, pins).includes("attached")) return undefined;
+  if (!old && !hookStates(kernel, pins).includes("attached")) return undefined;
   const what = old ? "change" : "ADD";
   try {
     point(kernel, pins, next);
@@ -66,7 +68,7 @@ export function point(kernel: KernelPort, pins: AttachmentPins, record: Attachme
   const heads = chainPlaces.map((place) => ({ place, head: record.chains[place]?.stages[0]?.programId }));
   for (const { place, head } of heads) if (head !== undefined) pointOne(kernel, pins, record, place, head);
   // What only takes away comes last: nothing after it can fail and want it back.
-  for (const { place, head } of heads) if (head === undefined) unlink(kernel, pins, place);
+  for (const { place, head } of heads) if (head === undefined) unhook(kernel, pins, place);
 }
 
 function pointOne(
@@ -77,36 +79,32 @@ function pointOne(
   head: number,
 ): void {
   using handles = new Handles(kernel);
-  const link = openLink(pins.link(place), handles);
-  const info = link === undefined ? undefined : kernel.linkInfo(link);
-  const attached = info !== undefined && info.ifindex !== 0;
+  const hook: Hook = hooks[record.hook];
+  const path = hook.pin(pins, place);
+  const found = hook.state(kernel, path);
+  if (found.state === "foreign")
+    throw new RemoraError(code.attachmentDiffers, `${path} is a ${found.kind}, not a ${hook.noun}`);
+  const attached = found.state === "attached";
   const behind = attached && place === "host" && programsAhead(kernel, pins, record, place).length > 0;
-  if (attached && info.programId === head && !behind) return;
+  if (attached && found.programId === head && !behind) return;
   const program = handles.own(kernel.openProgramById(head));
-  if (link !== undefined && attached) {
-    if (behind) attachFirst(kernel, pins, record, link, program);
-    else kernel.updateLink(link, program);
+  const request = { host: undefined, ...record, place, program, programId: head };
+  if (attached) {
+    if (behind) attachFirst(kernel, pins, request);
+    else hook.update(kernel, path, program);
     return;
   }
-  // A detached link cannot be attached again: it goes, and a new one takes its name.
-  if (link !== undefined) unlink(kernel, pins, place);
+  // What lost its device cannot be attached again: it goes, and a new one takes its name.
+  if (found.state !== "missing") hook.remove(kernel, path);
   requireNamespace(kernel, record);
   if (place === "host") requireHostEnd(kernel, record, record.netns);
-  const made = handles.own(kernel.attachTcx({ program, ...hookAt(place, { host: undefined, ...record }) }));
-  kernel.pin(made, pins.link(place));
-}
-
-/**
- * Puts the chain at the host's end before those who have come before it. A link keeps its place for good, so a new one
- * takes over. For a moment there are both: better that a packet meets the guard twice than not at all. A crash in
- * between leaves the new one under a name of its own, and the next settle takes it away.
- */
-function attachFirst(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord, old: Fd, program: Fd): void {
-  using handles = new Handles(kernel);
-  const made = handles.own(kernel.attachTcx({ program, ...hookAt("host", { host: undefined, ...record }) }));
-  kernel.pin(made, pins.nextLink);
-  kernel.renamePin(pins.nextLink, pins.link("host"));
-  kernel.detachLink(old);
+  const undo = new Undo();
+  try {
+    hook.attach(kernel, pins, request, { handles, undo });
+  } catch (error) {
+    undo.unwind(() => {});
+    throw error;
+  }
 }
 
 /** Paths of namespaces are used again, and so are the indices of interfaces: another pod's must not get this chain. */
@@ -163,10 +161,4 @@ function carryCounts(
       if (counts) writeBase(kernel, base, position, counts);
     }
   }
-}
-
-function openLink(path: string, handles: Handles): Fd | undefined {
-  const pinned = handles.openPin(path);
-  if (!pinned || pinned.kind === "link") return pinned?.fd;
-  throw new RemoraError(code.attachmentDiffers, `${path} is a ${pinned.kind}, not a link`);
 }

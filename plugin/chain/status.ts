@@ -4,7 +4,7 @@
 import { RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentStatus, Behind, Missing, StatusEntry } from "../model.ts";
-import { type Found, findAttachments, linkStates } from "./attachments.ts";
+import { type Found, findAttachments, hookStates } from "./attachments.ts";
 import { type Counts, noCounts, totalCounts } from "./counters.ts";
 import { Lock, tryLock } from "./lock.ts";
 import { behindWhom } from "./order.ts";
@@ -43,7 +43,7 @@ function unrecorded({ id: { containerId, ifname } }: Found, why: Missing): Attac
 /** An attachment without a record, where packets run through some of its links and nobody is at work on it. */
 function interrupted(kernel: KernelPort, found: Found): AttachmentStatus | undefined {
   const { pins } = found;
-  if (!linkStates(kernel, pins).includes("attached")) return undefined;
+  if (!hookStates(kernel, pins).includes("attached")) return undefined;
   const locked = tryLock(kernel, pins);
   if (!(locked instanceof Lock)) return undefined;
   using _ = locked;

@@ -12,6 +12,7 @@
 import type { KernelPort } from "../kernel/port.ts";
 import { u32 } from "./bytes.ts";
 import { removeTree } from "./detach.ts";
+import { hookState } from "./hook.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces } from "./places.ts";
 import { Attempts, Handles } from "./undo.ts";
@@ -28,9 +29,8 @@ export function traceIsActive(kernel: KernelPort, pins: AttachmentPins): boolean
   return chainPlaces.some((place) => {
     const head = tracedHead(kernel, pins, place);
     if (head === undefined) return false;
-    using handles = new Handles(kernel);
-    const link = handles.openPin(pins.link(place));
-    return link?.kind === "link" && kernel.linkInfo(link.fd).programId === head;
+    const found = hookState(kernel, pins, place);
+    return found.state === "attached" && found.programId === head;
   });
 }
 

@@ -12,6 +12,7 @@ import {
 } from "../kernel/port.ts";
 import type { Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
+import { type Hook, hooks } from "./hook.ts";
 import { busy, Lock, lock, lockDeadlines } from "./lock.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
@@ -81,7 +82,8 @@ export async function startTrace(
       const trace = { ...ring, sample: request.sample, bytes: request.bytes, tag: chainPlaces.indexOf(place) };
       return [{ place, head: loadChain(kernel, pins, record, place, chain, again, trace, handles) }];
     });
-    for (const { place, head } of heads) turn(kernel, pins, place, head);
+    const hook: Hook = hooks[record.hook];
+    for (const { place, head } of heads) hook.update(kernel, hook.pin(pins, place), head);
     return {
       record,
       events: ring.events,
@@ -208,9 +210,4 @@ function sameMaps(
   return stage.maps
     .filter(({ name }) => variable.some((map) => map.name === name))
     .map(({ name, id }) => ({ name, fd: handles.own(kernel.openMapById(id)) }));
-}
-
-function turn(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace, program: Fd): void {
-  using handles = new Handles(kernel);
-  kernel.updateLink(handles.own(kernel.openPin(pins.link(place)).fd), program);
 }

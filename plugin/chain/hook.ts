@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * How a chain hangs on its device: what every such way can do. One file for each, of the same shape; what stands in the
+ * attachment's folder (a pin for each place) says which one it is.
+ */
+
+import type { Direction, Fd, FilterPlace, KernelPort, TcxProgram } from "../kernel/port.ts";
+import type { AttachmentPins } from "./pins.ts";
+import type { ChainPlace, HostEnd } from "./places.ts";
+import { tcx } from "./tcx.ts";
+import type { Handles, Undo } from "./undo.ts";
+
+/**
+ * What became of the chain of a place. `missing`: nothing is pinned. `foreign`: what is pinned is not ours. `detached`: its
+ * interface is gone.
+ */
+export type HookState =
+  | { state: "attached"; programId: number; ifindex: number; direction: Direction | null }
+  | { state: "missing" }
+  | { state: "detached" }
+  | { state: "foreign"; kind: string };
+
+export interface HookRequest {
+  place: ChainPlace;
+  /** The chain's first stage. */
+  program: Fd;
+  programId: number;
+  /** Of the pod's interface. */
+  netns: string;
+  ifindex: number;
+  host: HostEnd | undefined;
+}
+
+export interface Hook {
+  /** What is pinned there, for people. */
+  noun: string;
+  pin(pins: AttachmentPins, place: ChainPlace): string;
+  /** Attaches and pins. What was done before an error is taken back by `undo`, which needs `handles`. */
+  attach(
+    kernel: KernelPort,
+    pins: AttachmentPins,
+    request: HookRequest,
+    { handles, undo }: { handles: Handles; undo: Undo },
+  ): void;
+  /** Of what is pinned at this path. */
+  state(kernel: KernelPort, path: string): HookState;
+  /** Gives it another program, in one step. */
+  update(kernel: KernelPort, path: string, program: Fd): void;
+  /** Takes it away, with its pin. Nothing there is well. */
+  remove(kernel: KernelPort, path: string): void;
+  /** The programs that packets meet before this one, in order; ours among them. */
+  ahead(kernel: KernelPort, where: FilterPlace, programId: number): TcxProgram[];
+}
+
+export const hooks = { tcx } satisfies Record<string, Hook>;
+export type HookName = keyof typeof hooks;
+const all = Object.values(hooks) as Hook[];
+
+/** What became of the chain of a place, however it hangs there. */
+export function hookState(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): HookState {
+  for (const hook of all) {
+    const found = hook.state(kernel, hook.pin(pins, place));
+    if (found.state !== "missing") return found;
+  }
+  return { state: "missing" };
+}
+
+/** Takes the chain of a place off its device, however it hangs there. */
+export function unhook(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
+  for (const hook of all) hook.remove(kernel, hook.pin(pins, place));
+}
