@@ -94,6 +94,9 @@ export interface AttachmentId {
   ifname: string;
 }
 
+/** What a chain hangs on: a TCX link, or, on kernels before Linux 6.6, a filter on the clsact qdisc. */
+export type HookName = "tcx" | "clsact";
+
 /** One line of a chain as `status --json` prints it. */
 export interface StatusEntry {
   program: string;
@@ -112,7 +115,7 @@ export interface AttachmentStatus {
   netns: string;
   ifname: string;
   pod: PodIdentity | null;
-  hook: "tcx" | "clsact";
+  hook: HookName;
   generation: number;
   degraded: Missing[];
   ingress: StatusEntry[];

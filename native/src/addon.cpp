@@ -437,6 +437,10 @@ void ReplaceFilter(const CallbackInfo &info) {
         replaceFilter(asFilterPlace(info[0].As<Object>()), asFilter(info[1].As<Object>()), asFd(info[2])));
 }
 
+Value HasQdisc(const CallbackInfo &info) {
+  return Boolean::New(info.Env(), take(info.Env(), hasQdisc(asFilterPlace(info[0].As<Object>()))));
+}
+
 Value ListFilters(const CallbackInfo &info) {
   auto env = info.Env();
   auto filters = take(env, listFilters(asFilterPlace(info[0].As<Object>())));
@@ -537,6 +541,7 @@ Object Init(Env, Object exports) {
   offer<DetachLink>(exports, "detachLink");
   offer<AttachFilter>(exports, "attachFilter");
   offer<ReplaceFilter>(exports, "replaceFilter");
+  offer<HasQdisc>(exports, "hasQdisc");
   offer<ListFilters>(exports, "listFilters");
   offer<DetachFilter>(exports, "detachFilter");
   offer<RemoveQdisc>(exports, "removeQdisc");

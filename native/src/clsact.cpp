@@ -5,6 +5,7 @@
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -96,16 +97,22 @@ Result<Listed> listAll(const FilterPlace &place) {
   return filters;
 }
 
-// Whether the device has an `ingress` qdisc in clsact's place. That one takes filters for egress too, and runs them on ingress.
-Result<bool> hasIngressQdisc(const FilterPlace &place) {
+// Whether the device has a qdisc in clsact's place, of one kind if that is asked for.
+Result<bool> findQdisc(const FilterPlace &place, const char *kind) {
   bool found = false;
   int error = dump(RTM_GETQDISC, place, 0, [&](auto &message) {
     auto qdisc = static_cast<const tcmsg *>(NLMSG_DATA(&message));
     if (static_cast<uint32_t>(qdisc->tcm_ifindex) != place.ifindex || qdisc->tcm_parent != TC_H_CLSACT) return;
-    found |= isKind(message, "ingress");
+    found |= !kind || isKind(message, kind);
   });
   if (error) return failed(error);
   return found;
+}
+
+// A dump for a device that is not there is empty, as for one without filters.
+bool isThere(const FilterPlace &place) {
+  char name[IF_NAMESIZE];
+  return if_indextoname(place.ifindex, name);
 }
 
 // A priority that nobody has, before all others if there is room. 0: none is left.
@@ -139,10 +146,12 @@ int detach(const FilterPlace &place, uint32_t priority, uint32_t handle) {
 Result<MadeFilter> attach(const FilterPlace &place, int program) {
   auto hook = hookOf(place);
   int error = bpf_tc_hook_create(&hook);
+  if (error == -ENOENT) return failed(EOPNOTSUPP, "this kernel has no clsact qdisc (CONFIG_NET_SCH_INGRESS)");
   if (error && error != -EEXIST) return failedDoing("making the clsact qdisc", -error);
   bool madeQdisc = !error;
   if (!madeQdisc && !place.ingress) {
-    auto wrong = hasIngressQdisc(place);
+    // It takes filters for egress too, and runs them on ingress.
+    auto wrong = findQdisc(place, "ingress");
     if (!wrong) return wrong.failure();
     if (*wrong) return failed(EOPNOTSUPP, "the device has an ingress qdisc in clsact's place, which has no egress side");
   }
@@ -154,6 +163,7 @@ Result<MadeFilter> attach(const FilterPlace &place, int program) {
     LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .handle = kHandle, .priority = priority);
     error = bpf_tc_attach(&hook, &options);
     if (error == -EEXIST) continue;
+    if (error == -ENOENT) return failed(EOPNOTSUPP, "this kernel has no BPF classifier (CONFIG_NET_CLS_BPF)");
     if (error) return failedDoing("adding the filter", -error);
     // Somebody may have taken the same priority meanwhile, and would remove ours with it.
     auto after = listAll(place);
@@ -193,8 +203,16 @@ int withFilter(const FilterPlace &place, const FilterFacts &filter, const std::f
 
 }  // namespace
 
+Result<bool> hasQdisc(const FilterPlace &place) {
+  return there<bool>(place, [&]() -> Result<bool> {
+    if (!isThere(place)) return failed(ENODEV);
+    return findQdisc(place, nullptr);
+  });
+}
+
 Result<std::vector<FilterFacts>> listFilters(const FilterPlace &place) {
   return there<Listed>(place, [&]() -> Result<Listed> {
+    if (!isThere(place)) return failed(ENODEV);
     auto filters = listAll(place);
     if (filters) std::erase_if(*filters, [](auto &one) { return one.handle == 0; });
     return filters;

@@ -29,7 +29,11 @@ struct MadeFilter : FilterFacts {
   bool madeQdisc;  // the device had none
 };
 
-// All filters of the hook, in the order in which packets meet them. Empty where there is no qdisc.
+// Whether the device has a qdisc that filters hang on, clsact or ingress. ENODEV where there is no such device.
+Result<bool> hasQdisc(const FilterPlace &place);
+
+// All filters of the hook, in the order in which packets meet them. Empty where there is no qdisc; ENODEV where there is no
+// such device.
 Result<std::vector<FilterFacts>> listFilters(const FilterPlace &place);
 
 // Before all filters that are there, where there is room, else under the first free priority. Makes the clsact qdisc where the

@@ -29,7 +29,7 @@ import { byOvertaking, type Lock, overtaken } from "./lock.ts";
 import { type AttachmentPins, pinsOf } from "./pins.ts";
 import { type ChainPlace, chainPlaces } from "./places.ts";
 import { type ChainPlan, plannedPlaces } from "./plan.ts";
-import { writeRecord } from "./record.ts";
+import { recordedNamespace, writeRecord } from "./record.ts";
 import { finish } from "./settle.ts";
 import { Attempts, Handles, Undo } from "./undo.ts";
 
@@ -96,6 +96,14 @@ function link(
   if (!first) return;
   const { netns, interface: device, host } = plan;
   const { program, programId } = first;
-  const request = { place, program, programId, netns, ifindex: device.ifindex, host };
+  const request = {
+    place,
+    program,
+    programId,
+    netns,
+    ifindex: device.ifindex,
+    host,
+    namespace: recordedNamespace(device.namespace),
+  };
   hooks[plan.hook].attach(kernel, pins, request, { handles, undo });
 }

@@ -118,6 +118,13 @@ function checkLink(
   const info = state(kernel, path);
   if (info.state === "missing") throw differs(`the ${place} ${noun} is missing: nothing is pinned at ${path}`);
   if (info.state === "foreign") throw differs(`${path} is a ${info.kind}, not the ${place} ${noun}`);
+  if (info.state === "removed")
+    throw differs(
+      `the ${place} ${noun} is not on ${record.id.ifname} any more: no packet meets the chain; a process of the pod with ` +
+        "CAP_NET_ADMIN can remove it; remora apply puts it back",
+    );
+  if (info.state === "unseen")
+    throw differs(`the ${place} ${noun} cannot be looked at: ${record.netns} is not to be seen from here`);
   if (info.state === "detached") throw differs(`the ${place} ${noun} is detached: no packet meets the chain`);
   const hook = hookAt(place, { host: undefined, ...record });
   if (info.ifindex !== hook.ifindex)

@@ -11,6 +11,7 @@ import {
   hookStates,
   otherGenerations,
 } from "./attachments.ts";
+import { namespaceIsGone } from "./clsact.ts";
 import { removeAttachment } from "./detach.ts";
 import { removeIfEmpty } from "./folders.ts";
 import { Lock, lockDeadlines, lockOrGoOn, tryLock } from "./lock.ts";
@@ -155,6 +156,12 @@ function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certai
     const recorded = [pins.record, pins.nextRecord].some((path) => kernel.modified(path) !== undefined);
     return recorded ? undefined : { reason: "a DEL did not end", certain: true };
   }
+  // Removed by somebody in the pod, or out of our sight: no reason to take a pod for gone. But a DEL may have come so far.
+  if (links.includes("removed") || links.includes("unseen")) {
+    if (kernel.modified(pins.record) !== undefined) return undefined;
+    if (kernel.modified(pins.nextRecord) === undefined) return { reason: "a DEL did not end", certain: true };
+    return links.includes("unseen") ? undefined : { reason: "an ADD did not end", certain: false };
+  }
   if (links.includes("detached") || links.includes("foreign"))
     return { reason: "its interface is gone", certain: true };
   let record: AttachmentRecord | undefined;
@@ -173,7 +180,7 @@ function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certai
 /** Paths of namespaces are used again; the identity tells whether this one still is the one that was attached in. */
 function sameNamespace(kernel: KernelPort, record: AttachmentRecord): boolean {
   const found = kernel.namespaceIdentity(record.netns);
-  if (!found) return false;
+  if (!found) return !namespaceIsGone(kernel, record.netns);
   const { dev, ino } = recordedNamespace(found);
   return dev === record.namespace.dev && ino === record.namespace.ino;
 }

@@ -54,7 +54,7 @@ export function removeAttachment(kernel: KernelPort, pins: AttachmentPins): bool
     found = kernel.modified(pins.directory) !== undefined;
   });
   if (found) unlinkAll(kernel, pins, attempts);
-  removeTree(kernel, pins.root, pins.directory, attempts);
+  if (!stillHangs(kernel, pins, attempts)) removeTree(kernel, pins.root, pins.directory, attempts);
   removeShared(kernel, pins, attempts);
   attempts.finish();
   return found;
@@ -67,8 +67,20 @@ export function removeAttachment(kernel: KernelPort, pins: AttachmentPins): bool
 export function emptyAttachment(kernel: KernelPort, pins: AttachmentPins): void {
   const attempts = new Attempts();
   unlinkAll(kernel, pins, attempts);
-  removeContents(kernel, pins.root, pins.directory, attempts);
+  if (!stillHangs(kernel, pins, attempts)) removeContents(kernel, pins.root, pins.directory, attempts);
   attempts.finish();
+}
+
+/** Whether a filter could not be taken off: without the rest its chain would be broken, and its packets would be dropped. */
+function stillHangs(kernel: KernelPort, pins: AttachmentPins, { errors }: Attempts): boolean {
+  if (errors.length === 0) return false;
+  return chainPlaces.some((place) => {
+    try {
+      return kernel.modified(pins.filter(place)) !== undefined;
+    } catch {
+      return false;
+    }
+  });
 }
 
 /**

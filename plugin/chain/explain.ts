@@ -51,6 +51,8 @@ function explainKernel(error: KernelError): RemoraError {
       `attaching needs TCX links, which came with Linux 6.6; this node runs Linux ${release()}`,
       options,
     );
+  if (error.operation === "attachFilter" && error.code === "EOPNOTSUPP")
+    return new RemoraError(code.kernelTooOld, said(error), options);
   if (error.code === "EREFUSED") return new RemoraError(code.badObject, error.message, options);
   return new RemoraError(code.kernelFailure, said(error), options);
 }

@@ -4,20 +4,33 @@
  * attachment's folder (a pin for each place) says which one it is.
  */
 
-import type { Direction, Fd, FilterPlace, KernelPort, TcxProgram } from "../kernel/port.ts";
+import {
+  type Direction,
+  type Fd,
+  type FilterPlace,
+  KernelError,
+  type KernelPort,
+  type TcxProgram,
+} from "../kernel/port.ts";
+import type { HookName, NodeConfig } from "../model.ts";
+import { clsact } from "./clsact.ts";
 import type { AttachmentPins } from "./pins.ts";
 import type { ChainPlace, HostEnd } from "./places.ts";
+import type { AttachmentRecord } from "./record.ts";
 import { tcx } from "./tcx.ts";
 import type { Handles, Undo } from "./undo.ts";
 
 /**
  * What became of the chain of a place. `missing`: nothing is pinned. `foreign`: what is pinned is not ours. `detached`: its
- * interface is gone.
+ * interface is gone. `removed`: the interface is there, and
+ * somebody has taken the chain off it. `unseen`: its namespace cannot be reached from here, and nobody knows.
  */
 export type HookState =
   | { state: "attached"; programId: number; ifindex: number; direction: Direction | null }
   | { state: "missing" }
   | { state: "detached" }
+  | { state: "removed" }
+  | { state: "unseen" }
   | { state: "foreign"; kind: string };
 
 export interface HookRequest {
@@ -29,6 +42,7 @@ export interface HookRequest {
   netns: string;
   ifindex: number;
   host: HostEnd | undefined;
+  namespace: AttachmentRecord["namespace"];
 }
 
 export interface Hook {
@@ -52,9 +66,8 @@ export interface Hook {
   ahead(kernel: KernelPort, where: FilterPlace, programId: number): TcxProgram[];
 }
 
-export const hooks = { tcx } satisfies Record<string, Hook>;
-export type HookName = keyof typeof hooks;
-const all = Object.values(hooks) as Hook[];
+export const hooks: Record<HookName, Hook> = { tcx, clsact };
+const all = Object.values(hooks);
 
 /** What became of the chain of a place, however it hangs there. */
 export function hookState(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): HookState {
@@ -68,4 +81,23 @@ export function hookState(kernel: KernelPort, pins: AttachmentPins, place: Chain
 /** Takes the chain of a place off its device, however it hangs there. */
 export function unhook(kernel: KernelPort, pins: AttachmentPins, place: ChainPlace): void {
   for (const hook of all) hook.remove(kernel, hook.pin(pins, place));
+}
+
+/** The loopback device of every network namespace (LOOPBACK_IFINDEX). */
+const loopback = 1;
+
+/**
+ * Which hook a chain is attached to. `auto` takes TCX where the kernel has it, else clsact.
+ * @returns the choice, and why, for the log.
+ */
+export function chooseHook(kernel: KernelPort, asked: NodeConfig["hook"]): { hook: HookName; why: string } {
+  if (asked !== "auto") return { hook: asked, why: `hook is ${JSON.stringify(asked)}` };
+  try {
+    kernel.listTcx({ netns: undefined, ifindex: loopback, direction: "ingress" });
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "EINVAL")
+      return { hook: "clsact", why: "this kernel has no TCX, which came with Linux 6.6" };
+    // Whatever else it is, attaching will meet it as well, and say so.
+  }
+  return { hook: "tcx", why: "this kernel has TCX" };
 }

@@ -11,6 +11,7 @@
  *         g<N>/<place>/maps/<position>/<map>
  *         trace/<place>/chain                   stages that report each packet, while somebody traces (see trace.ts)
  *         link_<place>                          the bpf_link of the chain's first stage
+ *         filter_<place>                        where there is no bpf_link, but a filter on clsact: a map that describes it
  *         link_next                             one that is about to take over at the host's end (see settle.ts)
  *     <root>/node/<program>/<map>               maps that all pods share
  *     <root>/node/<program>/<map>:kept          an empty folder: the map stays when no pod uses it (see node-maps.ts)
@@ -87,6 +88,7 @@ export interface AttachmentPins {
   nextRecord: string;
   link(place: ChainPlace): string;
   nextLink: string;
+  filter(place: ChainPlace): string;
   generation(number: number): string;
   direction(generation: number, place: ChainPlace): ChainPins;
   trace: { directory: string; folder(place: ChainPlace): string; chain(place: ChainPlace): string };
@@ -129,6 +131,7 @@ export function pinsIn(bpffs: string, networkName: string, name: string): Attach
     nextRecord: `${directory}/record_next`,
     link: (place) => `${directory}/link_${place}`,
     nextLink: `${directory}/link_next`,
+    filter: (place) => `${directory}/filter_${place}`,
     generation: (number) => `${directory}/g${number}`,
     direction(generation, place) {
       const folder = `${directory}/g${generation}/${place}`;
@@ -190,7 +193,7 @@ function cut(name: string): string | undefined {
 
 /** Whether a name is one of those that Remora puts into an attachment's folder. */
 export function belongsInAttachment(name: string): boolean {
-  const links = chainPlaces.map((place) => `link_${place}`);
+  const links = chainPlaces.flatMap((place) => [`link_${place}`, `filter_${place}`]);
   return ["record", "record_next", "trace", "link_next", ...links].includes(name) || generationOf(name) !== undefined;
 }
 

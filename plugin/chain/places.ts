@@ -80,6 +80,21 @@ export function requireHostEnd(
     );
 }
 
+/**
+ * At the host's end a chain stands before everybody else, and that is what only TCX can promise.
+ * @param why there is no TCX here.
+ * @throws RemoraError unsupported where a program would stand there.
+ */
+export function requireTcxAtHost(selected: Selected[], why: string): void {
+  const names = selected.filter((one) => needsHostEnd([one])).map(({ program }) => program.name);
+  if (names.length === 0) return;
+  throw new RemoraError(
+    code.unsupported,
+    `${names.join(", ")}: at: host takes TCX, to stand before everybody else, and ${why}. It is not moved into the pod, ` +
+      "where a process with CAP_NET_RAW could send past it. Use at: pod, or leave it out",
+  );
+}
+
 /** What is said of programs that would stand at a host's end that is not there. */
 export function noHostEnd(selected: Selected[], why: string, cause?: unknown): RemoraError {
   const names = selected.filter((one) => needsHostEnd([one])).map(({ program }) => program.name);

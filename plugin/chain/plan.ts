@@ -6,8 +6,26 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { InterfaceInfo, ObjectProgram } from "../kernel/port.ts";
-import type { Assigned, AttachmentId, FailurePolicy, Missing, NodeConfig, PodIdentity, Selected } from "../model.ts";
-import { type ChainPlace, chainPlaces, directionAt, type HostEnd, needsHostEnd, noHostEnd, placeOf } from "./places.ts";
+import type {
+  Assigned,
+  AttachmentId,
+  FailurePolicy,
+  HookName,
+  Missing,
+  NodeConfig,
+  PodIdentity,
+  Selected,
+} from "../model.ts";
+import {
+  type ChainPlace,
+  chainPlaces,
+  directionAt,
+  type HostEnd,
+  needsHostEnd,
+  noHostEnd,
+  placeOf,
+  requireTcxAtHost,
+} from "./places.ts";
 
 /** Positions of one chain. */
 export const longestChain = 32;
@@ -25,6 +43,8 @@ export interface PlanInput {
   assigned?: Assigned | undefined;
   pod: PodIdentity | null;
   config: Pick<NodeConfig, "bpffs" | "failurePolicy" | "hook" | "programDirs">;
+  /** What `auto` has come to (see hook.ts); TCX where nothing is said. */
+  hook?: HookName | undefined;
   /** In the order of the chain. */
   selected: Selected[];
   missing: Missing[];
@@ -56,7 +76,7 @@ export interface ChainPlan {
   host: HostEnd | undefined;
   assigned: Assigned | undefined;
   pod: PodIdentity | null;
-  hook: "tcx";
+  hook: HookName;
   generation: number;
   failurePolicy: FailurePolicy;
   degraded: Missing[];
@@ -92,7 +112,7 @@ export function plan(input: PlanInput): ChainPlan {
     host: stages.host.length > 0 ? input.host : undefined,
     assigned: input.assigned,
     pod: input.pod,
-    hook: "tcx",
+    hook: hookOf(input),
     generation: input.generation ?? 1,
     failurePolicy: input.config.failurePolicy,
     degraded: input.missing,
@@ -190,11 +210,12 @@ function nameOf({ entries }: PlannedStage): string {
   return entries.map(({ selected }) => selected.program.name).join("+");
 }
 
-function refuseUnsupported({ config, selected, host }: PlanInput): void {
-  if (config.hook === "clsact")
-    throw new RemoraError(
-      code.unsupported,
-      'hook: "clsact" is not supported yet; "auto" and "tcx" attach by TCX links, which need Linux 6.6',
-    );
+function hookOf({ config, hook }: Pick<PlanInput, "config" | "hook">): HookName {
+  return hook ?? (config.hook === "clsact" ? "clsact" : "tcx");
+}
+
+function refuseUnsupported(input: PlanInput): void {
+  const { selected, host } = input;
+  if (hookOf(input) === "clsact") requireTcxAtHost(selected, "the chain hangs on clsact");
   if (!host && needsHostEnd(selected)) throw noHostEnd(selected, "nobody has looked for it");
 }

@@ -8,7 +8,16 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { Direction, KernelPort, NamespaceIdentity } from "../kernel/port.ts";
-import type { Assigned, AttachmentId, FailurePolicy, Missing, ParameterText, Place, PodIdentity } from "../model.ts";
+import type {
+  Assigned,
+  AttachmentId,
+  FailurePolicy,
+  HookName,
+  Missing,
+  ParameterText,
+  Place,
+  PodIdentity,
+} from "../model.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt, type HostEnd } from "./places.ts";
 import { Handles, type Undo } from "./undo.ts";
@@ -29,7 +38,7 @@ export interface AttachmentRecord {
   host?: HostEnd;
   /** What the interface was given, as its ADD found it: the pod may have changed it since. Older records lack it. */
   assigned?: Assigned;
-  hook: "tcx";
+  hook: HookName;
   generation: number;
   failurePolicy: FailurePolicy;
   degraded: Missing[];

@@ -3,13 +3,14 @@
 
 import { RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
-import type { AttachmentStatus, Behind, Missing, StatusEntry } from "../model.ts";
+import type { AttachmentStatus, Behind, HookName, Missing, StatusEntry } from "../model.ts";
 import { type Found, findAttachments, hookStates } from "./attachments.ts";
 import { type Counts, noCounts, totalCounts } from "./counters.ts";
+import { hookState } from "./hook.ts";
 import { Lock, tryLock } from "./lock.ts";
 import { behindWhom } from "./order.ts";
 import type { AttachmentPins } from "./pins.ts";
-import { type ChainPlace, directionAt } from "./places.ts";
+import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
 import { type AttachmentRecord, readNextRecord, readRecord } from "./record.ts";
 
 /**
@@ -28,15 +29,17 @@ export function listAttachments(kernel: KernelPort, bpffs: string): AttachmentSt
       if (status) list.push(status);
     } catch (error) {
       if (!(error instanceof RemoraError)) throw error;
-      list.push(unrecorded(found, { program: "(record)", reason: error.message }));
+      list.push(unrecorded(kernel, found, { program: "(record)", reason: error.message }));
     }
   }
   return list;
 }
 
 /** All that can be said of an attachment whose record is not there, or cannot be read. */
-function unrecorded({ id: { containerId, ifname } }: Found, why: Missing): AttachmentStatus {
-  const nothing = { netns: "", pod: null, hook: "tcx" as const, generation: 0, ingress: [], egress: [] };
+function unrecorded(kernel: KernelPort, { id: { containerId, ifname }, pins }: Found, why: Missing): AttachmentStatus {
+  const filters = chainPlaces.some((place) => kernel.modified(pins.filter(place)) !== undefined);
+  const hook: HookName = filters ? "clsact" : "tcx";
+  const nothing = { netns: "", pod: null, hook, generation: 0, ingress: [], egress: [] };
   return { containerId, ifname, ...nothing, degraded: [why] };
 }
 
@@ -54,7 +57,7 @@ function interrupted(kernel: KernelPort, found: Found): AttachmentStatus | undef
     program: "(attachment)",
     reason: `${what} was interrupted, not every direction has its chain: remora gc ${done}`,
   });
-  if (!next) return unrecorded(found, why("a DEL", "finishes it"));
+  if (!next) return unrecorded(kernel, found, why("a DEL", "finishes it"));
   const status = statusOf(kernel, pins, next, 1);
   return { ...status, degraded: [...status.degraded, why("an ADD", "finishes it, or takes it back")] };
 }
@@ -86,11 +89,25 @@ function statusOf(
     pod: record.pod,
     hook: record.hook,
     generation: record.generation,
-    degraded: [...record.degraded.map(({ program, reason }) => ({ program, reason })), ...unread],
+    degraded: [
+      ...record.degraded.map(({ program, reason }) => ({ program, reason })),
+      ...unread,
+      ...removedFrom(kernel, pins, record),
+    ],
     ingress,
     egress,
     ...aheadOf(kernel, pins, record),
   };
+}
+
+/** Chains that somebody has taken off the interface. */
+function removedFrom(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): Missing[] {
+  if (record.hook === "tcx") return []; // nobody can
+  return chainPlaces.flatMap((place) => {
+    if (!record.chains[place] || hookState(kernel, pins, place).state !== "removed") return [];
+    const reason = `somebody has removed it from ${record.id.ifname}: no packet meets the chain; remora apply puts it back`;
+    return [{ program: `(${place} filter)`, reason }];
+  });
 }
 
 function aheadOf(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): Pick<AttachmentStatus, "behind"> {

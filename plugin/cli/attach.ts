@@ -4,6 +4,7 @@
 import { resolve } from "node:path";
 import { attach } from "../chain/attach.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
+import { chooseHook } from "../chain/hook.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
 import { pinsOf } from "../chain/pins.ts";
 import { findHostEnd } from "../chain/places.ts";
@@ -12,6 +13,7 @@ import { readRecord } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
+import type { NodeConfig } from "../model.ts";
 import { assignedNow } from "../select/assigned.ts";
 import { choose, givenDirs, programHelp, programOptions, readWishes } from "./chosen.ts";
 import { type Command, UsageError } from "./command.ts";
@@ -28,6 +30,7 @@ export const command: Command = {
     netns: { type: "string", value: "PATH", help: "the network namespace, such as /proc/PID/ns/net" },
     ifname: { type: "string", value: "NAME", help: "the interface in it" },
     container: { type: "string", value: "ID", help: "whose it is (default netns-INODE)" },
+    hook: { type: "string", value: "HOOK", help: "auto, tcx or clsact (default auto: TCX where the kernel has it)" },
     ...programOptions,
   },
   help: `
@@ -45,6 +48,7 @@ that came with this executable.
     const ifname = args.text("ifname");
     if (netns === undefined || ifname === undefined)
       throw new UsageError("to what? Say --netns PATH --ifname NAME --programs LIST");
+    const hook = hookNamed(args.text("hook"));
     const wishes = readWishes(args);
     const dirs = givenDirs(args);
     const programDirs = dirs.length > 0 ? dirs : standardDirs(io.executable);
@@ -65,7 +69,8 @@ that came with this executable.
       host: findHostEnd(kernel, { netns: path, ifname, selected }),
       assigned,
       pod: null,
-      config: { bpffs, failurePolicy: "closed", hook: "auto", programDirs },
+      hook: chooseHook(kernel, hook).hook,
+      config: { bpffs, failurePolicy: "closed", hook, programDirs },
       selected,
       missing: [],
     });
@@ -86,6 +91,12 @@ that came with this executable.
     return 0;
   },
 };
+
+function hookNamed(text = "auto"): NodeConfig["hook"] {
+  const hook = (["auto", "tcx", "clsact"] as const).find((one) => one === text);
+  if (hook === undefined) throw new UsageError(`--hook ${text}: it is auto, tcx or clsact`);
+  return hook;
+}
 
 function findDevice(kernel: KernelPort, netns: string, ifname: string): InterfaceInfo {
   try {

@@ -139,6 +139,10 @@ export class FakeKernel implements KernelPort {
   readonly types = new Map<string, MapTypes>();
   /** TCX is missing: a kernel before Linux 6.6. */
   withoutTcx = false;
+  /** The clsact qdisc is missing as well. */
+  withoutClsact = false;
+  /** Folders outside of the bpffs that this process does not see; it sees all others. */
+  hidden: string[] = [];
   /** What each interface has. */
   addresses: string[] = [];
   /** Interfaces are of this kind, and no ends of a pair. */
@@ -279,11 +283,16 @@ export class FakeKernel implements KernelPort {
         const atHost = device !== undefined && peers.includes(device);
         return place === "host" ? atHost && direction === "ingress" : !atHost && direction === place;
       })
-      .map((link) => {
-        const array = link.program.maps[0];
-        const slots = [...(array?.slots ?? [])].sort(([a], [b]) => a - b).map(([, program]) => program.request);
-        return slots;
-      });
+      .map(({ program }) => program)
+      .concat(this.#filterHeads(place))
+      .map(({ maps: [array] }) =>
+        [...(array?.slots ?? [])].sort(([a], [b]) => a - b).map(([, program]) => program.request),
+      );
+  }
+  /** Everybody's filters on every qdisc of a pod go, and the qdisc: `tc qdisc delete dev eth0 clsact`, by a process in the pod. */
+  removeFilters(): void {
+    this.#qdiscs.clear();
+    this.#reap();
   }
   /** What is pinned there changes behind everybody's back. */
   tamper(path: string): FakeMap | FakeProgram | FakeLink {
@@ -493,6 +502,9 @@ export class FakeKernel implements KernelPort {
   }
   listTcx(place: FilterPlace): TcxProgram[] {
     this.#step("listTcx");
+    if (this.withoutTcx) throw new KernelError("listTcx", "EINVAL", "Invalid argument");
+    // The loopback device of the plugin's own namespace.
+    if (place.netns === undefined && place.ifindex === 1) return [];
     const device = this.#device("listTcx", place);
     return this.#tcx()
       .filter((link) => link.device === device && link.direction === place.direction)
@@ -521,6 +533,8 @@ export class FakeKernel implements KernelPort {
     this.#step(`attachFilter ${request.direction}`);
     const program = this.#held("attachFilter", request.program, "program");
     const device = this.#device("attachFilter", request);
+    if (this.withoutClsact)
+      throw new KernelError("attachFilter", "EOPNOTSUPP", "this kernel has no clsact qdisc (CONFIG_NET_SCH_INGRESS)");
     const madeQdisc = !this.#qdiscs.has(device);
     const filters = this.#qdiscs.get(device) ?? [];
     this.#qdiscs.set(device, filters);
@@ -533,6 +547,10 @@ export class FakeKernel implements KernelPort {
     this.#step("replaceFilter");
     this.#filter("replaceFilter", place, filter).program = this.#held("replaceFilter", program, "program");
     this.#reap();
+  }
+  hasQdisc(place: FilterPlace): boolean {
+    this.#step("hasQdisc");
+    return this.#qdiscs.has(this.#device("hasQdisc", place));
   }
   listFilters(place: FilterPlace): Filter[] {
     this.#step("listFilters");
@@ -580,6 +598,7 @@ export class FakeKernel implements KernelPort {
   }
   namespaceIdentity(netns: string): NamespaceIdentity | undefined {
     this.#step("namespaceIdentity");
+    if (this.hidden.includes(parentOf(netns))) return undefined;
     return this.#namespaces.get(netns)?.identity;
   }
 
@@ -662,6 +681,10 @@ export class FakeKernel implements KernelPort {
   modified(path: string): number | undefined {
     this.#step(`modified ${path}`);
     return this.#nodes.get(path)?.modified;
+  }
+  hasFolder(path: string): boolean {
+    this.#step(`hasFolder ${path}`);
+    return !this.hidden.includes(path);
   }
   isBpffs(path: string): boolean {
     this.#step(`isBpffs ${path}`);
@@ -774,7 +797,11 @@ export class FakeKernel implements KernelPort {
     if (parent) parent.modified = this.clock;
   }
 
-  /** Lets go of what nobody holds any more, as reference counts in the kernel do. */
+  #filterHeads(place: Direction | "host"): FakeProgram[] {
+    return [...this.#qdiscs.values()]
+      .flat()
+      .flatMap(({ direction, program }) => (direction === place ? [program] : []));
+  }
   /** Links in the order of their hooks. */
   #tcx(): FakeLink[] {
     const links = [...this.#kept].filter((kept) => kept.kind === "link");
@@ -805,6 +832,7 @@ export class FakeKernel implements KernelPort {
     if (!found) throw new KernelError(operation, "ENOENT", "No such file or directory");
     return found;
   }
+  /** Lets go of what nobody holds any more, as reference counts in the kernel do. */
   #reap(): void {
     const held = new Set<Kept>(this.#fds.values());
     for (const { pinned } of this.#nodes.values()) if (pinned) held.add(pinned);

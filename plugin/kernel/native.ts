@@ -4,7 +4,17 @@
  * KernelError that says what was tried, on what, why it failed and, where that is known, what to do about it.
  */
 import { createHash } from "node:crypto";
-import { fstatSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, unlinkSync } from "node:fs";
+import {
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  unlinkSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { loadAddon } from "./addon.ts";
 import { type FilterPlace, KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
@@ -21,6 +31,7 @@ type Addon = Omit<
   | "removeDirectory"
   | "listDirectory"
   | "modified"
+  | "hasFolder"
   | "isBpffs"
 > & {
   inspectObject(object: Buffer): Omit<ObjectInfo, "sha256">;
@@ -44,7 +55,6 @@ const hints: Record<string, Record<string, string>> = {
     ERANGE: "the kernel takes 64 programs on one hook",
   },
   attachFilter: {
-    ENOENT: "it takes the clsact qdisc and the BPF classifier (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)",
     ENODEV: "the interface is gone",
   },
   pin: {
@@ -86,6 +96,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   detachLink: () => "the link was not detached",
   attachFilter: (place) => `${placeText(place)}: no filter was added`,
   replaceFilter: (place) => `${placeText(place)}: the filter kept its program`,
+  hasQdisc: (place) => `${placeText(place)}: the qdisc was not looked for`,
   listFilters: (place) => `${placeText(place)}: the filters were not listed`,
   detachFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not removed`,
   removeQdisc: (place) => `${placeText(place)}: the clsact qdisc was not removed`,
@@ -104,6 +115,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   names: (path) => `${path} was not read`,
   listDirectory: (path) => `${path} was not listed`,
   modified: (path) => `${path} was not read`,
+  hasFolder: (path) => `${path} was not looked for`,
   isBpffs: (path) => `${path} was not read`,
 };
 
@@ -143,6 +155,8 @@ export function createNativeKernel(): KernelPort {
         })),
       ),
     modified: (path) => lstatSync(path, { throwIfNoEntry: false })?.mtimeMs,
+    hasFolder: (path) =>
+      unless(["ENOENT", "ENOTDIR"], false, () => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false),
     isBpffs,
   });
 }

@@ -388,11 +388,13 @@ export interface KernelPort {
 
   /**
    * Filters on the clsact qdisc, for kernels before TCX. `attachFilter` makes the qdisc where there is none (`madeQdisc`) and
-   * takes a priority that nobody has, before the others where there is room; EBUSY where none is left. `listFilters`: all
-   * that are there, in their order, with 0 for what is no eBPF program. The others find the filter as given: ENOENT where it is not there or runs another program than `programId`. `replaceFilter` switches in one step.
+   * takes a priority that nobody has, before the others where there is room; EBUSY where none is left, EOPNOTSUPP where the kernel
+   * lacks what it takes (the message says which option). `hasQdisc`: whether the device has one. `listFilters`: all
+   * that are there, in their order, with 0 for what is no eBPF program; ENODEV where the device is gone. The others find the filter as given: ENOENT where it is not there or runs another program than `programId`. `replaceFilter` switches in one step.
    * `removeQdisc` does so if no filter is left, and says whether it is gone.
    */
   attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean };
+  hasQdisc(place: FilterPlace): boolean;
   replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void;
   listFilters(place: FilterPlace): Filter[];
   detachFilter(place: FilterPlace, filter: Filter): void;
@@ -433,6 +435,8 @@ export interface KernelPort {
   tryLock(path: string): Fd | undefined;
   /** True where the path still names the directory that is open: not removed, nor made again by another. */
   names(path: string, directory: Fd): boolean;
+  /** Whether a folder is there, on whatever file system. */
+  hasFolder(path: string): boolean;
   /** True where the path (or the nearest parent that exists) lies on a bpffs. */
   isBpffs(path: string): boolean;
 }

@@ -14,9 +14,10 @@ import { requireBpffs } from "../chain/bpffs.ts";
 import { detachWhenFree } from "../chain/detach.ts";
 import { asRemoraError } from "../chain/explain.ts";
 import { EntryFailed } from "../chain/generation.ts";
+import { chooseHook } from "../chain/hook.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
 import { pinsOf } from "../chain/pins.ts";
-import { findHostEnd, needsHostEnd } from "../chain/places.ts";
+import { findHostEnd, needsHostEnd, requireTcxAtHost } from "../chain/places.ts";
 import { type ChainPlan, type PlanInput, plan, plannedPlaces, policyOf } from "../chain/plan.ts";
 import { messageOf } from "../chain/undo.ts";
 import type { AddRequest } from "../cni/request.ts";
@@ -58,8 +59,10 @@ async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Pr
     log.debug("nothing to attach", about(request));
     return;
   }
+  const { hook, why } = chooseHook(kernel, config.hook);
   const input: PlanInput = {
     id,
+    hook,
     netns,
     interface: findOnce().device,
     assigned: findOnce().assigned,
@@ -68,19 +71,23 @@ async function attachAskedFor({ kernel, log }: Context, request: AddRequest): Pr
     selected,
     missing,
   };
-  const made = await attachWhatCanBe({ kernel, log }, withHostEnd({ kernel, log }, input));
+  const made = await attachWhatCanBe({ kernel, log }, withHostEnd({ kernel, log }, input, why));
   // Not at the default level: the first line that is written costs the pod 5 ms.
   if (made)
-    log.debug(`attached ${words(made)} (hook ${config.hook}: ${made.hook})`, {
+    log.debug(`attached ${words(made)} (hook ${config.hook}: ${made.hook}, ${why})`, {
       ...about(request),
       degraded: made.degraded,
     });
 }
 
-/** With the host's end where a program stands there, or without the open programs that would. */
-function withHostEnd({ kernel, log }: Context, input: PlanInput): PlanInput {
+/**
+ * With the host's end where a program stands there, or without the open programs that would.
+ * @param why the hook is the one it is.
+ */
+function withHostEnd({ kernel, log }: Context, input: PlanInput, why: string): PlanInput {
   const { id, netns, selected, missing } = input;
   try {
+    if (input.hook === "clsact") requireTcxAtHost(selected, why);
     return { ...input, host: findHostEnd(kernel, { netns, ifname: id.ifname, selected }) };
   } catch (error) {
     const without = selected.filter((one) => needsHostEnd([one]));

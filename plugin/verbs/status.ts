@@ -6,7 +6,9 @@
 
 import { openCatalog } from "../catalog/catalog.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
-import { type PlanInput, plan } from "../chain/plan.ts";
+import { chooseHook } from "../chain/hook.ts";
+import { needsHostEnd, requireTcxAtHost } from "../chain/places.ts";
+import { type PlanInput, plan, policyOf } from "../chain/plan.ts";
 import type { StatusRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
@@ -22,7 +24,12 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
     for (const { state } of catalog.directories) if (state instanceof RemoraError) throw state;
     // The node-wide chain, as an ADD of a pod without wishes of its own would select it.
     const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
-    plan({ ...anywhere, config, selected, missing });
+    const { hook, why } = chooseHook(kernel, config.hook);
+    // What may be missing is left out by an ADD, and no reason.
+    const required = selected.filter((one) => policyOf(one, config) === "closed");
+    if (hook === "clsact") requireTcxAtHost(required, why);
+    const able = hook === "tcx" ? selected : selected.filter((one) => !needsHostEnd([one]));
+    plan({ ...anywhere, config, hook, selected: able, missing });
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     throw new RemoraError(code.notAvailable, `no pod could be given its chain: ${error.message}`, {
@@ -33,10 +40,12 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
 }
 
 /** What a plan needs to know of a pod, and does not look at. */
-const anywhere: Pick<PlanInput, "id" | "netns" | "interface" | "pod"> = {
+const anywhere: Pick<PlanInput, "id" | "netns" | "interface" | "host" | "pod"> = {
   id: { network: "", containerId: "", ifname: "" },
   netns: "",
   interface: { ifindex: 0, mac: "", mtu: 0, namespace: { dev: 0n, ino: 0n, cookie: 0n } },
+  // Whether a pod has one, its ADD will find out.
+  host: { ifindex: 0, ifname: "" },
   pod: null,
 };
 

@@ -75,7 +75,10 @@ test("ADD, CHECK, DEL", async () => {
   const [status] = listAttachments(it.kernel, bpffs);
   assert.equal(names(status?.ingress), ["a", "b"]);
   assert.equal(status?.egress[1]?.params, { rate: 7 });
-  assert.match(it.log.lines.join("\n"), /debug: attached ingress a, b; egress a, b \(hook auto: tcx\)/);
+  assert.match(
+    it.log.lines.join("\n"),
+    /debug: attached ingress a, b; egress a, b \(hook auto: tcx, this kernel has TCX\)/,
+  );
   await it.verbs.check(asked);
   await it.verbs.del({ ...asked, netns: "" });
   await it.verbs.del(asked);
