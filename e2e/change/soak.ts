@@ -14,7 +14,7 @@ import { check } from "../../plugin/chain/check.ts";
 import { readRecord } from "../../plugin/chain/record.ts";
 import { createNativeKernel } from "../../plugin/kernel/native.ts";
 import { directions } from "../../plugin/kernel/port.ts";
-import type { AttachmentStatus } from "../../plugin/model.ts";
+import type { AttachmentStatus, HookName } from "../../plugin/model.ts";
 import { remora } from "../lib/pod.ts";
 import { type Namespace, run, type Scratch, scratch } from "../lib/scratch.ts";
 
@@ -70,11 +70,12 @@ export interface SoakOptions {
   changes: number;
   /** Datagrams to the pod a second that are tried for; a fifth of it comes back. */
   rate: number;
+  hook?: HookName;
   progress?: (done: number) => void;
 }
 
 /** @throws where a change does not end as it must, or CHECK finds a difference. */
-export async function soak({ changes, rate, progress = () => {} }: SoakOptions): Promise<Figures> {
+export async function soak({ changes, rate, hook = "tcx", progress = () => {} }: SoakOptions): Promise<Figures> {
   using world = scratch();
   const [pod, peer] = [world.namespace(), world.namespace()];
   world.veth(
@@ -93,6 +94,8 @@ export async function soak({ changes, rate, progress = () => {} }: SoakOptions):
     "eth0",
     "--container",
     "soak",
+    "--hook",
+    hook,
     "--programs",
     chain(1),
     ...where,
@@ -129,6 +132,7 @@ export async function soak({ changes, rate, progress = () => {} }: SoakOptions):
   if (!attachment) throw new Error("nothing is attached any more");
   check(kernel, bpffs, attachment.id, pod.path);
   const status = await statusOf(bpffs);
+  if (status.hook !== hook) throw new Error(`it hangs on ${status.hook}`);
   times.sort((a, b) => a - b);
   const figures = {
     ...seen,

@@ -8,7 +8,7 @@ import { asRemoraError } from "../../plugin/chain/explain.ts";
 import { findHostEnd } from "../../plugin/chain/places.ts";
 import { plan } from "../../plugin/chain/plan.ts";
 import type { KernelPort } from "../../plugin/kernel/port.ts";
-import type { NodeConfig } from "../../plugin/model.ts";
+import type { HookName, NodeConfig } from "../../plugin/model.ts";
 import { select } from "../../plugin/select/select.ts";
 import { keepLog, request } from "../../plugin/verbs/fixture.ts";
 import { createVerbs } from "../../plugin/verbs/index.ts";
@@ -20,6 +20,7 @@ export interface Scene {
   programs: string;
   bpffs: string;
   netns: string;
+  hook: HookName;
 }
 
 const heading = `
@@ -59,9 +60,10 @@ SEC("tc/egress") int stop(struct __sk_buff *skb) { return -1; }
   },
 } as const;
 
-/** Three links: both directions in the pod, and one at the host's end. */
+/** Three links: both directions in the pod, and one at the host's end; or two filters. */
 const [first, second, wall] = [{ program: "first" }, { program: "second" }, { program: "wall" }];
-const chain = [first, second, wall];
+/** Nothing stands at the host's end where there is no TCX. */
+const chainOf = (hook: HookName, ...chain: NodeConfig["chain"]) => (hook === "tcx" ? [...chain, wall] : chain);
 
 /** `half`: packets meet the chain at some of its places and not at the others. */
 export type State = "attached" | "nothing" | "half";
@@ -88,10 +90,10 @@ export interface Verb {
   run(kernel: KernelPort, scene: Scene): Promise<void>;
 }
 
-export function verbsOf(kernel: KernelPort, { programs, bpffs, netns }: Scene) {
+export function verbsOf(kernel: KernelPort, { programs, bpffs, netns, hook }: Scene) {
   const log = keepLog();
   const verbs = createVerbs({ kernel: () => kernel, log });
-  const asked = request(programs, bpffs, { netns, config: { chain } });
+  const asked = request(programs, bpffs, { netns, config: { hook, chain: chainOf(hook, first, second) } });
   return { verbs, asked, log };
 }
 
@@ -108,7 +110,7 @@ async function del(kernel: KernelPort, scene: Scene): Promise<void> {
 async function apply(kernel: KernelPort, scene: Scene): Promise<void> {
   const { asked } = verbsOf(kernel, scene);
   const { pod, annotations, containerId, ifname } = asked;
-  const turned: NodeConfig["chain"] = [second, { ...first, directions: ["ingress"] }, wall];
+  const turned = chainOf(scene.hook, second, { ...first, directions: ["ingress"] });
   const config = { ...asked.config, chain: turned };
   const id = { network: config.network, containerId, ifname };
   try {

@@ -108,11 +108,12 @@ test("the program's failure policy goes before the node's", () => {
   );
 });
 
-test("what is not supported yet is refused with the reason", () => {
-  const clsact = { ...input(kernel, []).config, hook: "clsact" as const };
-  const { code, message } = refusal(() => plan(input(kernel, [], { config: clsact })));
-  assert.is(code, 113);
-  assert.match(message, /clsact.*not supported yet/);
+test("the hook: what auto has come to, else what the configuration says", () => {
+  const config = (hook: "auto" | "tcx" | "clsact") => ({ ...input(kernel, []).config, hook });
+  assert.is(plan(input(kernel, [], { config: config("clsact") })).hook, "clsact");
+  assert.is(plan(input(kernel, [], { config: config("auto"), hook: "clsact" })).hook, "clsact");
+  assert.is(plan(input(kernel, [], { config: config("auto"), hook: "tcx" })).hook, "tcx");
+  assert.is(plan(input(kernel, [], { config: config("tcx") })).hook, "tcx");
 });
 
 const atHost = (name: string, sketch: ProgramSketch = {}) =>

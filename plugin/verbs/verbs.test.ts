@@ -217,10 +217,44 @@ test("at: host stands at the host's end; where there is none, the ADD fails, or 
   assert.match(JSON.stringify(listAttachments(it.kernel, bpffs)[0]?.degraded), /"wall".*macvlan/);
 });
 
+test("a kernel before TCX: clsact is taken and says so; what stands at the host's end is refused, or left out", async () => {
+  using it = node();
+  it.program("a");
+  it.program("wall", {}, "at: host\n");
+  it.kernel.withoutTcx = true;
+  await it.verbs.add(it.request({ config: { chain: chain("a") } }));
+  assert.match(it.log.lines.join("\n"), /\(hook auto: clsact, this kernel has no TCX, which came with Linux 6\.6\)/);
+  assert.is(listAttachments(it.kernel, bpffs)[0]?.hook, "clsact");
+  await it.verbs.check(it.request());
+  await it.verbs.del(it.request({ netns: "" }));
+  assert.equal(it.kernel.left(), []);
+
+  const walled = it.request({ config: { chain: chain("a", "wall") } });
+  for (const refused of [it.verbs.add(walled), it.verbs.status(walled)])
+    assert.match(
+      (await refusal(refused)).message,
+      /wall: at: host takes TCX.*this kernel has no TCX, which came with Linux 6\.6/,
+    );
+  assert.is((await refusal(it.verbs.add(walled))).code, code.unsupported);
+  assert.equal(it.kernel.left(), []);
+  const open = it.request({ config: { chain: chain("a", "wall"), failurePolicy: "open" } });
+  await it.verbs.status(open);
+  await it.verbs.add(open);
+  const [status] = listAttachments(it.kernel, bpffs);
+  assert.equal([names(status?.ingress), names(status?.degraded)], [["a"], ["wall"]]);
+
+  const forced = await refusal(it.verbs.add(it.request({ config: { chain: chain("a"), hook: "tcx" } })));
+  assert.match(forced.message, /EINVAL|Linux 6\.6/);
+  it.kernel.withoutTcx = false;
+  // With TCX a chain at the host's end is no reason against an ADD.
+  await it.verbs.status(walled);
+});
+
 test("policy open: a node that cannot attach at all brings the pod up without, and says so", async () => {
   using it = node();
   it.program("a");
   it.kernel.withoutTcx = true;
+  it.kernel.withoutClsact = true;
   const asked = it.request({ config: { failurePolicy: "open", chain: chain("a") } });
   await it.verbs.add(asked);
   const [status] = listAttachments(it.kernel, bpffs);
@@ -231,7 +265,7 @@ test("policy open: a node that cannot attach at all brings the pod up without, a
   await it.verbs.add(it.request({ config: { ...asked.config, bpffs: "/nowhere" } }));
   assert.match(it.log.lines.at(-1) ?? "", /error: what is missing could not be recorded: .*mount -t bpf/);
   const strict = it.request({ config: { chain: chain("a") } });
-  assert.is((await refusal(it.verbs.add(strict))).code, code.kernelFailure);
+  assert.is((await refusal(it.verbs.add(strict))).code, code.kernelTooOld);
 });
 
 test("no bpffs: the remedy is named, by ADD and by STATUS; DEL succeeds", async () => {
