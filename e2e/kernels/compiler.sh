@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Stands in for a compiler (clang, gcc: the name it is called by). On the machine that builds it calls the real one and
+# Stands in for a compiler (clang, gcc, cc: the name it is called by). On the machine that builds it calls the real one and
 # keeps the answer; in a virtual machine, which has no compiler, it gives the answer that was kept. What makes two calls
 # the same: the arguments, and the bytes of the files among them. A test's scratch folder may have another name.
 set -u

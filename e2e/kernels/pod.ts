@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/** A pod's life with traffic, through the installation tree: what is attached sees packets, and what drops them drops. */
+/**
+ * A pod's life with traffic, through the installation tree, with the hook that `auto` takes on this kernel: what is attached
+ * sees packets, and what drops them drops.
+ */
 import { spawnSync } from "node:child_process";
+import { release } from "node:os";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { hasTcx } from "../../plugin/chain/explain.ts";
 import { scratch } from "../lib/scratch.ts";
 import { executable, result, silence } from "../protocol/executable.ts";
 import { annotated, pins, pod } from "../protocol/pod.ts";
@@ -22,15 +27,27 @@ test("ADD, traffic, CHECK, DEL: count counts each ping, acl stops what it is tol
   const status = spawnSync(executable, ["status", "--json", "--bpffs", place.bpffs], { encoding: "utf8" });
   assert.is(status.status, 0, status.stderr);
   const [attachment] = JSON.parse(status.stdout).attachments;
-  assert.is(attachment.hook, "tcx");
+  assert.is(attachment.hook, hasTcx(release()) ? "tcx" : "clsact");
   for (const direction of ["ingress", "egress"]) assert.ok(attachment[direction][0].packets >= 2, direction);
-  silence(place.call("DEL", counted));
+  // As the runtime asks for it once more: by the name alone.
+  silence(place.call("DEL", { prevResult: undefined }, { CNI_NETNS: "" }));
+  assert.is(place.attached(), 0);
+  assert.equal(pins(place.bpffs), []);
 
   const guarded = annotated({ "remora.io/programs": "acl", "acl.remora.io/rules": "deny icmp any" });
   result(place.call("ADD", guarded));
   assert.not.ok(pings(), "acl denies ICMP");
+  silence(
+    place.call("GC", { "cni.dev/valid-attachments": [{ containerID: place.env.CNI_CONTAINERID, ifname: "eth0" }] }),
+  );
+  assert.not.ok(pings(), "it is valid");
+  silence(place.call("GC", { "cni.dev/valid-attachments": [] }));
+  assert.ok(pings(), "after GC");
   silence(place.call("DEL", guarded));
-  assert.ok(pings(), "after DEL");
+  const qdiscs = spawnSync("nsenter", [`--net=${place.netns}`, "tc", "qdisc", "show", "dev", "eth0"], {
+    encoding: "utf8",
+  });
+  assert.not.match(qdiscs.stdout, /clsact/);
   assert.equal(pins(place.bpffs), []);
 });
 

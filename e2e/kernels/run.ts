@@ -26,7 +26,7 @@ if (unknown.length > 0) {
 using world = scratch();
 const compilers = join(world.dir, "compilers");
 mkdirSync(join(compilers, "answers"), { recursive: true });
-for (const name of ["clang", "gcc"]) {
+for (const name of ["clang", "gcc", "cc"]) {
   copyFileSync(join(import.meta.dirname, "compiler.sh"), join(compilers, name));
   chmodSync(join(compilers, name), 0o755);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** On a kernel without TCX: an ADD fails with the sentence that says so, and leaves nothing; the rest is as ever. */
+/** On a kernel without TCX: an ADD that insists on it fails with the sentence that says so, and leaves nothing; the rest is as ever. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { run, scratch } from "../lib/scratch.ts";
@@ -17,7 +17,7 @@ test("ADD says which kernel it needs, with code 105, and leaves nothing behind",
   const place = pod(world);
   const before = held().length;
   for (const programs of ["count", "acl,count"]) {
-    const answer = failure(place.call("ADD", annotated({ "remora.io/programs": programs })));
+    const answer = failure(place.call("ADD", { ...annotated({ "remora.io/programs": programs }), hook: "tcx" }));
     assert.is(answer.code, 105, answer.msg);
     assert.match(answer.msg, /TCX links, which came with Linux 6\.6; this node runs Linux \d+\.\d+/);
     assert.is(place.attached(), 0);

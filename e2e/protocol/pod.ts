@@ -59,7 +59,7 @@ export function pod(world: Scratch): Pod {
     attached: () => {
       const filters = inside.exec("tc", "filter", "show", "dev", "eth0", "ingress");
       const filtersOut = inside.exec("tc", "filter", "show", "dev", "eth0", "egress");
-      return links(bpffs) + (filters + filtersOut).split("\n").filter((line) => line.includes("bpf")).length;
+      return links(bpffs) + (filters + filtersOut).split("\n").filter((line) => line.includes(" handle ")).length;
     },
   };
 }
