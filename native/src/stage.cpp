@@ -180,6 +180,22 @@ std::optional<Failure> choosePrograms(OpenObject &opened, const bpf_program *ent
   return std::nullopt;
 }
 
+// An agent's one object brings the tables of all its probes along, some of them for a million entries: those that no program
+// to be loaded names are not created. Where names do not tell (a section's symbol has none), all are.
+void chooseMaps(bpf_object *object, const Code &code) {
+  std::set<std::string> named = code.initialInner();
+  bpf_program *program;
+  bpf_object__for_each_program(program, object) {
+    if (!bpf_program__autoload(program)) continue;
+    auto reach = code.reach(bpf_program__section_name(program), bpf_program__name(program));
+    named.insert(reach.maps.begin(), reach.maps.end());
+  }
+  if (named.contains("")) return;
+  bpf_map *map;
+  bpf_object__for_each_map(map, object)
+    if (!bpf_map__is_internal(map) && !named.contains(bpf_map__name(map))) bpf_map__set_autocreate(map, false);
+}
+
 std::optional<Failure> setParameters(bpf_object *object, const StageEntry &entry) {
   for (auto &parameter : entry.parameters) {
     int error = setParameter(object, parameter.name, parameter.bytes);
@@ -281,6 +297,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
                    quoted(bpf_program__section_name(entry)) + "), and a chain takes only TC programs");
   }
   if (auto failure = choosePrograms(*opened, entry, code)) return *failure;
+  chooseMaps(object, code);
   if (auto failure = setParameters(object, wanted)) return *failure;
 
   // Where maps are pinned is the caller's choice, never the object's: pods would share them. Names are taken now,
@@ -319,8 +336,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   if (error) return explain(-error, spec, log.get(), head.shift());
   takeLog();
 
-  // Of an object's maps, those that none of its loaded programs uses live no longer than its descriptors, which go now: an
-  // agent's object brings the tables of all its probes along.
+  // Maps that none of the loaded programs uses live no longer than the object's descriptors, which go now.
   std::set<uint32_t> used;
   bpf_object__for_each_program(program, object)
     if (bpf_program__fd(program) >= 0)
