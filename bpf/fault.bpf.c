@@ -23,8 +23,8 @@
  * A TCP segment is turned into the reset that its sender would get from a peer that does not know the connection (RFC
  * 9293, 3.10.7.1), and sent back to where it came from: what comes in goes out, and what goes out comes in. Its
  * sequence number is the one that the sender has acknowledged last, so the sender takes it; the other side learns of it
- * when it sends something. No copy is made. A reset is never answered, nor what has IP options, extension headers or is a
- * fragment.
+ * when it sends something. No copy is made. A reset is never answered, nor what has IP options, extension headers or
+ * is a fragment.
  *
  * Needs Linux 5.8 (bpf_csum_level).
  */
