@@ -298,6 +298,20 @@ test("without its egress side nothing is copied, and nothing is sent that arrive
   assert.is(ingress, 0);
 });
 
+test("at the host's end nothing is copied, and nothing sent back to the pod", async () => {
+  using lab = laboratory();
+  const { pod, peer } = ground();
+  const params = { collector: "192.168.9.2", source_ipv4: four[0], directions: "2" };
+  const chain = lab.chain([{ program: "mirror", entry: "mirror_egress", params }]);
+  lab.attach(chain, peer, "pod0", "ingress");
+  const seen = await capture(lab, pod, "pod0");
+  pod.exec("ping", "-q", "-c", "5", "-i", "0.02", four[1]);
+  assert.is(echoes(await seen.frames()).length, 10);
+  const counts = chain.members[0]?.contents("copies")[0]?.value as Record<string, number>;
+  assert.ok((counts.misplaced ?? 0) >= 5);
+  assert.is(counts.egress, 0);
+});
+
 test("the egress side alone copies what leaves", async () => {
   using lab = laboratory();
   const it = scene(lab, "IPv4", { sides: ["egress"] });
