@@ -35,22 +35,26 @@ export interface Work {
   rate: number;
 }
 
-/** The chain of a turn, as JSON: the guards go round, and every other chain is longer. */
+/**
+ * The chain of a turn, as JSON: the guards go round, and every other chain is longer. One guard stands in the pod and at the
+ * host's end by turns, the other always at the host's end.
+ */
 export function chain(number: number): string {
   const stamp = (place: number, last = 0) => ({
     program: "stamp",
     params: { generation: number, place, last },
   });
   const list: object[] = [stamp(0), { program: "rolling" }, stamp(1), stamp(2, 1)];
-  list.splice(number % 4, 0, { program: "guard", params: { port: 7001 } });
-  if (number % 2 === 0) list.splice(2, 0, { program: "filler" });
+  const inPod = number % 2 === 1;
+  if (inPod) list.splice((number >> 1) % 4, 0, { program: "guard", params: { port: 7001 } });
+  else list.splice(2, 0, { program: "filler" });
   const seal = (place: number, last = 0) => ({
     program: "seal",
     params: { generation: number, place, last, silent: 1 },
     directions: ["egress"],
   });
   const atHost: object[] = [seal(0), seal(1, 1)];
-  atHost.splice(number % 3, 0, { program: "wall", params: { port: 7003 } });
+  for (const port of inPod ? [7003] : [7001, 7003]) atHost.splice(number % 3, 0, { program: "wall", params: { port } });
   // On ingress the wall stands in the pod, before all others.
   return JSON.stringify([...atHost, ...list]);
 }
