@@ -21,6 +21,8 @@ export interface Ground extends Disposable {
   /** Where the plugins and the command line run. */
   host: Namespace;
   bpffs: string;
+  /** Where programs are found. */
+  programs: string;
   /** The folder of a plugin's of the test's own, first in CNI_PATH. */
   bin: string;
   /** A network whose primary plugin makes the interface, with ours behind it. */
@@ -63,6 +65,7 @@ export function ground(): Ground {
       world,
       host,
       bpffs,
+      programs,
       bin,
       network(primary, { name = "pods", chain = [{ program: "count" }], cniVersion = "1.0.0" } = {}) {
         const ipam = primary.ipam as Json | undefined;

@@ -58,6 +58,16 @@ test("a chain for each of a pod's interfaces", () => {
   done(it.remora("apply", "shop/web", "--ifname", "net1", "--without-node-chain", "--programs", "count"));
   assert.ok(ping(pod, "10.92.2.1", 2));
 
+  // A chain by hand beside them is another container's: no command could tell it from theirs.
+  const byHand = ["attach", "--netns", pod.path, "--ifname", "eth0", "--dir", it.programs, "--programs", "count"];
+  const { status, said } = it.remora(...byHand, "--container", containerId);
+  assert.is(status, 1, said);
+  assert.match(said, /eth0 of container c0ffee has a chain already, of network pods: change it with remora apply/);
+  done(it.remora(...byHand));
+  assert.is(it.pinned().length, all.length + 1);
+  done(it.remora("detach", "--netns", pod.path, "--ifname", "eth0"));
+  assert.equal(it.pinned(), all);
+
   // Each goes alone: by DEL, by a collection of its network, by hand.
   podsAgain.del(net1, addedToo);
   assert.equal(it.pinned(), [all[0], all[2]]);
