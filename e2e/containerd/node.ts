@@ -8,7 +8,7 @@
  *     await pod.exec("ping", "-c", "1", "10.77.0.1");
  *     await pod.remove();
  */
-import type { ChildProcess, SpawnSyncReturns } from "node:child_process";
+import type { ChildProcess, SpawnOptions, SpawnSyncReturns } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import {
   cpSync,
@@ -52,6 +52,8 @@ export interface Node extends Disposable {
   runPod(spec: PodSpec): Promise<Pod>;
   /** Runs a command in the node's namespaces. */
   exec(command: string, ...args: string[]): SpawnSyncReturns<string>;
+  /** The same, at work beside the test. What is not waited for ends with the node. */
+  spawn(command: string, args: string[], options?: SpawnOptions): ChildProcess;
   /** The command line tool on this node, with its bpffs. */
   remora(command: string, ...args: string[]): SpawnSyncReturns<string>;
   /** `remora status --json`. Throws with what it said if it fails. */
@@ -123,6 +125,7 @@ async function start(dir: string, options: NodeOptions, world: Disposable): Prom
       },
       runPod: (spec) => makePod(() => runtime.cri, sandboxConfig(dir, enclosure.cgroup, { ...spec }, ++pods)),
       exec: enclosure.exec,
+      spawn: enclosure.spawn,
       remora: tool,
       status(selector) {
         const result = tool("status", ...(selector === undefined ? [] : [selector]), "--json");

@@ -251,6 +251,35 @@ std::optional<Failure> addMapIds(int program, std::set<uint32_t> &out) {
   return std::nullopt;
 }
 
+bool needsEntries(const bpf_map *map) {
+  switch (bpf_map__type(map)) {
+    case BPF_MAP_TYPE_PERF_EVENT_ARRAY:  // libbpf chooses
+    case BPF_MAP_TYPE_CGROUP_STORAGE:
+    case BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE:
+    case BPF_MAP_TYPE_SK_STORAGE:
+    case BPF_MAP_TYPE_INODE_STORAGE:
+    case BPF_MAP_TYPE_TASK_STORAGE:
+    case BPF_MAP_TYPE_CGRP_STORAGE:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// Some projects leave a map's size to a loader of their own, which sets it before it loads. A map that is used again has the
+// size of the one that it stands for.
+std::optional<Failure> requireSizes(bpf_object *object) {
+  bpf_map *map;
+  bpf_object__for_each_map(map, object) {
+    if (!bpf_map__autocreate(map) || bpf_map__is_internal(map) || bpf_map__max_entries(map) > 0) continue;
+    auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
+    if (needsEntries(map))
+      return refused("the object leaves the size of map " + quoted(mapName(map)) + " (" + (type ? type : "unknown") +
+                     ") to a loader of its own: its max_entries is 0, which the kernel refuses; compile it with a size");
+  }
+  return std::nullopt;
+}
+
 // What the verifier came upon that this kernel does not have. A subprogram's place in the program is not known here: then it is
 // one of those named.
 std::string missingIn(const char *log, const std::string &function, uint32_t shift) {
@@ -314,6 +343,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   }
   if (auto failure = leaveOutMaps(object, spec.without)) return *failure;
   if (auto failure = reuseMaps(object, spec.reuse)) return *failure;
+  if (auto failure = requireSizes(object)) return *failure;
 
   std::string name = identifier(spec.name);
   std::optional<StageTypes> types;

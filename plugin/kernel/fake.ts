@@ -494,6 +494,7 @@ export class FakeKernel implements KernelPort {
   }
   listTcx(place: FilterPlace): TcxProgram[] {
     this.#step("listTcx");
+    if (this.withoutTcx) throw new KernelError("listTcx", "EINVAL", "Invalid argument");
     const device = this.#device("listTcx", place);
     return this.#tcx()
       .filter((link) => link.device === device && link.direction === place.direction)

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * STATUS: whether an ADD could work. It names the first reason why not: no bpffs, BPF not permitted, a program directory
- * that is not to be trusted, a node-wide chain that cannot be had or planned. A program that may be missing is no reason.
+ * that is not to be trusted, a node-wide chain that cannot be had, planned or attached on this kernel. A program that may be
+ * missing is no reason, nor is a kernel without TCX to a node whose pods need have no programs.
  */
 
 import { openCatalog } from "../catalog/catalog.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
-import { type PlanInput, plan } from "../chain/plan.ts";
+import { type PlanInput, plan, policyOf } from "../chain/plan.ts";
 import type { StatusRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
@@ -23,6 +24,7 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
     // The node-wide chain, as an ADD of a pod without wishes of its own would select it.
     const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
     plan({ ...anywhere, config, selected, missing });
+    if (selected.some((one) => policyOf(one, config) === "closed")) requireTcx(kernel);
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     throw new RemoraError(code.notAvailable, `no pod could be given its chain: ${error.message}`, {
@@ -39,6 +41,16 @@ const anywhere: Pick<PlanInput, "id" | "netns" | "interface" | "pod"> = {
   interface: { ifindex: 0, mac: "", mtu: 0, namespace: { dev: 0n, ino: 0n, cookie: 0n } },
   pod: null,
 };
+
+/** Looks at the hook of lo, the first device of every network namespace. Nothing is attached for it. */
+function requireTcx(kernel: KernelPort): void {
+  try {
+    kernel.listTcx({ netns: undefined, ifindex: 1, direction: "ingress" });
+  } catch (error) {
+    if (!(error instanceof KernelError && error.code === "EINVAL")) return;
+    throw new RemoraError(code.kernelTooOld, "the kernel has no TCX, which came with Linux 6.6", { cause: error });
+  }
+}
 
 /** Makes the map that every chain begins with, and lets go of it. */
 function requireBpf(kernel: KernelPort): void {
