@@ -359,8 +359,8 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   bpf_object__for_each_program(program, object) bpf_program__set_log_buf(program, log.get(), kLogSize);
 
   Head head(entry,
-            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters, {0},
-             spec.trace},
+            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters,
+             spec.endings, spec.name, {0}, spec.trace},
             name, types);
   int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
   if (error) return explain(-error, spec, log.get(), head.shift());
