@@ -62,7 +62,10 @@ async function traceOf(it: ReturnType<typeof ground>, act: () => boolean): Promi
     trace.stderr.on("data", (data) => {
       started += data;
     });
-    while (!started.includes("Ctrl-C")) await once(trace.stderr, "data");
+    while (!started.includes("Ctrl-C")) {
+      assert.is(trace.exitCode, null, started);
+      await Promise.race([once(trace.stderr, "data"), ended]);
+    }
     assert.ok(act());
     trace.kill("SIGINT");
     await ended;

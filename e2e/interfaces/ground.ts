@@ -6,7 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import * as assert from "uvu/assert";
 import type { AttachmentStatus } from "../../plugin/model.ts";
 import { type Namespace, type Scratch, scratch } from "../lib/scratch.ts";
-import { type ChainRunner, chainRunner, type Json, PluginError } from "../protocol/chain-runner.ts";
+import { type ChainRunner, chainRunner, type Json } from "../protocol/chain-runner.ts";
 import { executable } from "../protocol/executable.ts";
 
 const library = resolve(import.meta.dirname, "../../dist/programs");
@@ -110,17 +110,6 @@ export function presentPlugin({ bin }: Ground, result: Json): { type: string } {
 export function done({ status, said }: Answer): string {
   assert.is(status, 0, said);
   return said;
-}
-
-/** What our plugin says no with. */
-export function refusal(act: () => void): PluginError["answer"] {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof PluginError && error.plugin === "remora") return error.answer;
-    throw error;
-  }
-  throw new Error("it was not refused");
 }
 
 export function ping(from: Namespace, to: string, count: number, ...options: string[]): boolean {

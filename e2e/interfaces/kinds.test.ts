@@ -7,11 +7,29 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { icmp, internetChecksum, ipv4 } from "../../bpf/packets.ts";
 import { run } from "../lib/scratch.ts";
-import { ground, podNamespace, presentPlugin } from "./ground.ts";
+import { counted, done, ground, ping, podNamespace, presentPlugin } from "./ground.ts";
 import { live, liveAbove } from "./life.ts";
 
 test("macvlan", async () => {
   assert.ok(await liveAbove({ type: "macvlan", mode: "bridge" }, ["mode", "bridge"]));
+});
+
+test("the loopback, by hand", () => {
+  using it = ground();
+  const pod = podNamespace(it);
+  const attach = ["attach", "--netns", pod.path, "--ifname", "lo", "--dir", it.programs, "--programs"];
+  const refused = it.remora(...attach, "guard");
+  assert.is(refused.status, 1, refused.said);
+  assert.match(
+    refused.said,
+    /guard: at: host, .* lo is hardware, or the loopback: only a veth pair has an end at the host/,
+  );
+  done(it.remora(...attach, "count"));
+  assert.ok(ping(pod, "127.0.0.1", 2));
+  // Each is sent and received there.
+  for (const direction of ["ingress", "egress"] as const) assert.is(counted(it, direction, "lo"), 4);
+  done(it.remora("detach", "--netns", pod.path, "--ifname", "lo"));
+  assert.equal(it.pinned(), []);
 });
 
 test("tun, which has no Ethernet header", async () => {
