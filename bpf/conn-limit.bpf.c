@@ -172,7 +172,7 @@ struct {
 	__type(value, __u32);
 } hears SEC(".maps");
 
-/* A record to look at again: a connection's key with its serial in `reserved`, or with protocol 0 a remote's account. */
+/* A record to look at again: a connection's key, its serial in `reserved`; with protocol 0 a remote's account. */
 struct ticket {
 	struct remora_flow key;
 };

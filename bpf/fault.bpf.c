@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * fault: loses, damages and resets, for tests of what a pod does then. Each packet that the rules hit (all of them where
- * there are none) is dropped, or else its connection reset, or else it is corrupted, as often as the parameters say.
+ * fault: loses, damages and resets, for tests of what a pod does then. Each packet that the rules hit (all of them
+ * where there are none) is dropped, or else its connection reset, or else it is corrupted, as often as the parameters
+ * say.
  * ARP and IPv6 discovery are never touched, nor what is not IP or cannot be read.
  *
- * It looks at skbs: one that stands for many packets (GSO) is lost or damaged as a whole. Nothing is delayed, since that
- * needs a queue, which a program has not.
+ * It looks at skbs: one that stands for many packets (GSO) is lost or damaged as a whole. Nothing is delayed, since
+ * that needs a queue, which a program has not.
  *
  * Corruption
  * ----------
@@ -20,10 +21,10 @@
  * Reset
  * -----
  * A TCP segment is turned into the reset that its sender would get from a peer that does not know the connection (RFC
- * 9293, 3.10.7.1), and sent back to where it came from: what comes in goes out, and what goes out comes in. Its sequence
- * number is the one that the sender has acknowledged last, so the sender takes it; the other side learns of it when it
- * sends something. No copy is made. A reset is never answered, nor what has IP options, extension headers or is a
- * fragment.
+ * 9293, 3.10.7.1), and sent back to where it came from: what comes in goes out, and what goes out comes in. Its
+ * sequence number is the one that the sender has acknowledged last, so the sender takes it; the other side learns of it
+ * when it sends something. No copy is made. A reset is never answered, nor what has IP options, extension headers or
+ * is a fragment.
  *
  * Needs Linux 5.8 (bpf_csum_level).
  */
@@ -153,8 +154,8 @@ static __always_inline __u32 ip_header(struct scratch *at)
 }
 
 /*
- * Makes a segment its own answer. A global function, as `spoil` below: the verifier looks at it once, by itself, and what
- * it is about stands in the scratch map.
+ * Makes a segment its own answer. A global function, as `spoil` below: the verifier looks at it once, by itself, and
+ * what it is about stands in the scratch map.
  */
 __attribute__((noinline)) int answer(struct __sk_buff *skb)
 {
@@ -297,8 +298,8 @@ __attribute__((noinline)) int spoil(struct __sk_buff *skb)
 }
 
 /*
- * Back to where the packet came from. What egress sees at the host's end of a pair comes in there, on the device that it
- * has last come in on; what it sees in the pod has come in nowhere, or elsewhere.
+ * Back to where the packet came from. What egress sees at the host's end of a pair comes in there, on the device that
+ * it has last come in on; what it sees in the pod has come in nowhere, or elsewhere.
  */
 static __always_inline int back(struct __sk_buff *skb, enum remora_direction direction)
 {

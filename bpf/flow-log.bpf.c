@@ -9,6 +9,7 @@
  * `flows` forgets what was not seen for the longest time when it is full. The kernel does not say how often: it is
  * what was made (`created`) less what is there.
  */
+#include <remora/ending.h>
 #include <remora/flows.h>
 #include <remora/tcp.h>
 #include <remora/verdict.h>
@@ -66,15 +67,28 @@ struct {
 	__type(value, struct both_counts);
 } counts SEC(".maps");
 
-/* A packet as it is written down, in place of the stack. Nothing in it outlives a packet. */
+/* How the packet ended that was logged last on this CPU, where a later program dropped it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct remora_ending);
+} ended SEC(".maps") REMORA_TOLD("ending");
+
+/*
+ * A packet as it is written down, in place of the stack. It stays until the next one on this CPU, since only then it is
+ * known whether it has passed the rest of the chain; `logged` tells in which direction it was logged, 0 where it was not.
+ */
 struct working {
-	struct remora_flow flow; /* as the packet goes */
+	struct remora_flow flow; /* as the packet goes; once it is logged, as the pod sends */
 	__u64 packets;
 	__u64 bytes;
 	__u64 ip_bytes;
 	struct remora_tcp tcp;
 	__u32 is_tcp;
-	__u32 segment_size;				    /* payload of each segment, 0 where there is but one */
+	__u32 segment_size; /* payload of each segment, 0 where there is but one */
+	enum remora_direction logged;
+	__u32 reserved;
 	__u64 blank[sizeof(struct remora_flow_record) / 8]; /* never written: what a new record is */
 };
 
@@ -204,6 +218,35 @@ static __always_inline void follow(struct remora_flow_record *record, enum remor
 		side->next_sequence = end;
 }
 
+/* What became of the packet that was logged last on this CPU. */
+static __always_inline void settle(struct working *working)
+{
+	enum remora_direction direction = working->logged;
+	struct remora_flow_record *record;
+	struct remora_flow_side *side;
+	struct remora_ending *ending;
+	struct lock *lock;
+	__u32 key = 0;
+
+	working->logged = REMORA_BOTH;
+	ending = bpf_map_lookup_elem(&ended, &key);
+	if (!ending || !ending->ending)
+		return;
+	ending->ending = 0;
+	if (!direction || ending->verdict != TC_ACT_SHOT)
+		return;
+	record = bpf_map_lookup_elem(&flows, &working->flow);
+	key = lock_of(&working->flow);
+	lock = bpf_map_lookup_elem(&locks, &key);
+	if (!record || !lock)
+		return;
+	side = direction == REMORA_INGRESS ? &record->ingress : &record->egress;
+	bpf_spin_lock(&lock->lock);
+	side->dropped += working->packets;
+	__builtin_memcpy(record->dropped_by, ending->program, sizeof(record->dropped_by));
+	bpf_spin_unlock(&lock->lock);
+}
+
 static __always_inline int log_packet(struct __sk_buff *skb, enum remora_direction direction)
 {
 	struct remora_flow_record *record;
@@ -216,10 +259,13 @@ static __always_inline int log_packet(struct __sk_buff *skb, enum remora_directi
 	__u64 now;
 	int kind;
 
+	working = bpf_map_lookup_elem(&scratch, &key);
+	if (!working)
+		return REMORA_NEXT;
+	settle(working);
 	kind = describe(skb);
 	both = bpf_map_lookup_elem(&counts, &key);
-	working = bpf_map_lookup_elem(&scratch, &key);
-	if (!both || !working)
+	if (!both)
 		return REMORA_NEXT;
 	counted = direction == REMORA_INGRESS ? &both->ingress : &both->egress;
 	if (kind != DESCRIBED) {
@@ -258,6 +304,7 @@ static __always_inline int log_packet(struct __sk_buff *skb, enum remora_directi
 	if (working->is_tcp)
 		follow(record, direction, &working->tcp, working->segment_size, now);
 	bpf_spin_unlock(&lock->lock);
+	working->logged = direction;
 	counted->logged++;
 	return REMORA_NEXT;
 }

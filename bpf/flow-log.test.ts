@@ -4,6 +4,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { formatIpv4, formatIpv6 } from "../plugin/catalog/address.ts";
+import { flowReader, type ReadOther } from "../plugin/flows/flow.ts";
 import type { TestRunRequest } from "../plugin/kernel/port.ts";
 import { laboratory } from "./laboratory.ts";
 import {
@@ -374,6 +375,49 @@ for (const { what, script, gso, again } of [
     const { ingress, egress } = it.flow();
     assert.equal([ingress.retransmissions, egress.retransmissions], again);
   });
+
+// ---- what became of a packet -----------------------------------------------------------------------------------
+
+test("what a later program drops is told of its flow, what an earlier one drops or the flow's packets that pass are not", () => {
+  using lab = laboratory();
+  const acl = (rules: string) => ({ program: "acl", entry: "acl_egress", params: { rules } });
+  const log = { program: "flow-log", entry: "flow_log_egress" };
+  const chain = lab.chain([acl("deny tcp any 81"), log, acl("deny udp any 9 ; deny tcp any 82"), acl("deny icmp")]);
+  const goes = (payload: Transport, context?: TestRunRequest["context"]) =>
+    chain.run(ethernet(ipv4({}, payload)), context);
+  for (const [payload, verdict, context] of [
+    [udp({ destination: 9 }), 2],
+    [udp({ destination: 10 }), next],
+    [udp({ destination: 9 }), 2],
+    [tcp({ destination: 81 }), 2],
+    [udp({ destination: 10 }), next],
+    [tcp({ destination: 82 }, Buffer.alloc(3000)), 2, { gsoSegs: 3, gsoSize: 1000 }],
+    [tcp({ destination: 81 }), 2],
+    [icmp(), 2],
+    [udp({ destination: 9 }), 2],
+  ] as const)
+    assert.is(goes(payload, context), verdict);
+  // Neither is in a record, and the drop of the one is not taken for the last one's above.
+  assert.is(chain.run(ethernet(arp())), next);
+
+  const maps = new Map(chain.members[1]?.stage.maps.map(({ name, fd }) => [name, fd]));
+  const other: ReadOther = (name, read) => read(maps.get(name) ?? -1);
+  const flows = flowReader(lab.kernel, maps.get("flows") ?? -1, (time) => time, other)();
+  const told = flows.map(({ protocol, remote, sent, received, droppedBy }) => {
+    assert.is(received.dropped, 0);
+    return [protocol, remote.port, sent.packets, sent.dropped, droppedBy];
+  });
+  const order = (row: unknown[]): string => row.join(" ");
+  assert.equal(
+    told.sort((a, b) => order(a).localeCompare(order(b))),
+    [
+      [1, 8 << 8, 1, 1, "acl"],
+      [17, 10, 2, 0, ""],
+      [17, 9, 3, 3, "acl"],
+      [6, 82, 3, 3, "acl"],
+    ],
+  );
+});
 
 // ---- limits ----------------------------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@
  *  - from the unspecified address: looking for duplicates, router solicitations, multicast listener reports (RFC 3590) and,
  *    unless `dhcp` is `deny`, what a DHCP client broadcasts.
  *
- * What never passes: router advertisements, redirects and multicast listener queries; what a DHCP server sends (from port 67 or
- * 547, to 68 or 546); protocols other than ARP and IP (bridge frames, 802.3); and what cannot be read, such as a first fragment that does
- * not reach to its ports. A frame with VLAN tags is dropped, since the addresses of the pod are not those of a VLAN; with
- * `vlan: check` what is behind the tags is judged as if there were none.
+ * What never passes: router advertisements, redirects and multicast listener queries; what a DHCP server sends (from port
+ * 67 or 547, to 68 or 546); protocols other than ARP and IP (bridge frames, 802.3); and what cannot be read, such as a first
+ * fragment that does not reach to its ports. A frame with VLAN tags is dropped, since the addresses of the pod are not those
+ * of a VLAN; with `vlan: check` what is behind the tags is judged as if there were none.
  */
 #include <remora/packet.h>
 #include <remora/params.h>
@@ -36,7 +36,8 @@ enum vlan { VLAN_DROP = 1, VLAN_CHECK = 2 };
 const volatile struct remora_prefix addresses[MAX_PREFIXES] REMORA_UNIT("prefix") REMORA_COUNT("addresses_count")
 	REMORA_FROM("addresses") REMORA_HELP("the source addresses that are the pod's") = {};
 const volatile __u32 addresses_count = 0;
-const volatile __u8 mac[ETH_ALEN] REMORA_UNIT("mac") REMORA_FROM("mac") REMORA_HELP("the source MAC that is the pod's") = {};
+const volatile __u8 mac[ETH_ALEN] REMORA_UNIT("mac") REMORA_FROM("mac")
+	REMORA_HELP("the source MAC that is the pod's") = {};
 const volatile struct remora_prefix also_allow[MAX_PREFIXES] REMORA_UNIT("prefix") REMORA_COUNT("also_allow_count")
 	REMORA_HELP("further prefixes to send from and to speak for: of a router, of a pod that makes its own addresses") = {};
 const volatile __u32 also_allow_count = 0;
@@ -102,7 +103,10 @@ struct subject {
 	__u32 reserved;
 };
 
-/* In place of the stack, as in acl: what stands in a map is no part of the verifier's states. Nothing in it outlives a packet. */
+/*
+ * In place of the stack, as in acl: what stands in a map is no part of the verifier's states. Nothing in it outlives a
+ * packet.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -188,7 +192,8 @@ static __always_inline void set_ipv4(union remora_address *address, __be32 ip)
 	address->words[3] = ip;
 }
 
-static __always_inline __u32 judge_arp(struct __sk_buff *skb, const struct remora_packet *packet, struct subject *subject)
+static __always_inline __u32 judge_arp(struct __sk_buff *skb, const struct remora_packet *packet,
+				       struct subject *subject)
 {
 	struct remora_cursor network = remora_network_of(skb, packet);
 	struct arp arp;
@@ -209,7 +214,8 @@ static __always_inline __u32 judge_arp(struct __sk_buff *skb, const struct remor
 	return PASSED_ARP | IF_CLAIM_IS_OWN;
 }
 
-static __always_inline __u32 judge_ipv4(struct __sk_buff *skb, const struct remora_packet *packet, struct subject *subject)
+static __always_inline __u32 judge_ipv4(struct __sk_buff *skb, const struct remora_packet *packet,
+					struct subject *subject)
 {
 	struct remora_cursor network = remora_network_of(skb, packet);
 	struct remora_cursor transport = remora_transport_of(skb, packet);
@@ -219,7 +225,7 @@ static __always_inline __u32 judge_ipv4(struct __sk_buff *skb, const struct remo
 
 	if (!remora_peek(&network, 0, &ip, sizeof(ip)))
 		return DROPPED_MALFORMED;
-	/* What follows the packet in its frame would be read as its ports. A packet beyond 64 KiB (BIG TCP) has no length. */
+	/* What follows the packet in its frame would be read as its ports. Beyond 64 KiB (BIG TCP) there is no length. */
 	length = bpf_ntohs(ip.tot_len);
 	if (length ? length < packet->transport_offset + packet->has_transport * 8u : !skb->gso_size)
 		return DROPPED_MALFORMED;
@@ -273,7 +279,8 @@ __attribute__((noinline)) __u32 guard_options(struct __sk_buff *skb, __u32 start
 
 /* Router and neighbour solicitations, and advertisements: `type` is one of these three. */
 static __always_inline __u32 judge_discovery(struct __sk_buff *skb, const struct remora_packet *packet,
-					     struct subject *subject, const struct ipv6hdr *ip, const struct remora_icmp *icmp)
+					     struct subject *subject, const struct ipv6hdr *ip,
+					     const struct remora_icmp *icmp)
 {
 	struct remora_cursor transport = remora_transport_of(skb, packet);
 	const union remora_address *group = (const void *)&ip->daddr;
@@ -309,7 +316,8 @@ static __always_inline __u32 judge_discovery(struct __sk_buff *skb, const struct
 	return PASSED_DISCOVERY | conditions;
 }
 
-static __always_inline __u32 judge_ipv6(struct __sk_buff *skb, const struct remora_packet *packet, struct subject *subject)
+static __always_inline __u32 judge_ipv6(struct __sk_buff *skb, const struct remora_packet *packet,
+					struct subject *subject)
 {
 	struct remora_cursor network = remora_network_of(skb, packet);
 	struct remora_cursor transport = remora_transport_of(skb, packet);
@@ -319,8 +327,8 @@ static __always_inline __u32 judge_ipv6(struct __sk_buff *skb, const struct remo
 	if (!remora_peek(&network, 0, &ip, sizeof(ip)))
 		return DROPPED_MALFORMED;
 	length = bpf_ntohs(ip.payload_len);
-	if (length ? length + sizeof(ip) < packet->transport_offset + packet->has_transport * 8u : !skb->gso_size &&
-	    packet->protocol != IPPROTO_NONE)
+	if (length ? length + sizeof(ip) < packet->transport_offset + packet->has_transport * 8u :
+		     !skb->gso_size && packet->protocol != IPPROTO_NONE)
 		return DROPPED_MALFORMED;
 	subject->family = REMORA_IPV6;
 	__builtin_memcpy(&subject->source, &ip.saddr, sizeof(subject->source));

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Namespace, type Scratch, scratch } from "../e2e/lib/scratch.ts";
 import { readParameters, setParameter } from "../plugin/catalog/parameters.ts";
+import { mapTags } from "../plugin/catalog/tags.ts";
 import { createNativeKernel } from "../plugin/kernel/native.ts";
 import {
   counterLayout,
@@ -101,9 +102,11 @@ export function laboratory(): Laboratory {
         maxEntries: length,
       }),
     );
+    const told: Fd[] = [];
     const members = wanted.map(({ program, entry, params = {}, sharing }, position): Member => {
       const object = objectOf(program);
-      const parameters = readParameters(program, kernel.inspectObject(object));
+      const info = kernel.inspectObject(object);
+      const parameters = readParameters(program, info);
       const stage = kernel.loadStage({
         object,
         name: program,
@@ -120,11 +123,14 @@ export function laboratory(): Laboratory {
         chain: array,
         counters,
         countHead: position === 0,
+        endings: [...told],
         reuse: (sharing?.stage.maps ?? []).filter(({ name }) => !name.includes(".rodata")),
       });
       keep(stage.program);
       for (const map of stage.maps) keep(map.fd);
       kernel.updateMap(array, key(position), key(stage.program));
+      const ending = info.maps.filter(({ tags }) => mapTags(tags).told === "ending").map(({ name }) => name);
+      told.push(...stage.maps.filter(({ name }) => ending.includes(name)).map(({ fd }) => fd));
       return { stage, totals: (name) => totals(stage, name), contents: (name) => contents(stage, name) };
     });
     const head = members[0]?.stage.program;

@@ -3,20 +3,21 @@
  * mirror: sends a copy of the pod's packets, all or a sample, whole or the beginning, to a collector: in VXLAN or in GRE, from
  * the pod's own address. The original is neither changed nor held up.
  *
- * How: the kernel clones the packet and sends the clone out of the pod's interface (bpf_clone_redirect). There it meets the
- * pod's egress chain at once, on the same CPU, inside the call: a per-CPU marker, set around it, tells mirror's egress side
- * that this is a clone. It wraps the clone and hands it to the kernel's own neighbour resolution (bpf_redirect_neigh), with
- * which it comes by a second time, perhaps later. Then it is known by skb->tc_index, which the egress side has set and no socket
- * can, and by its destination: it leaves, with a verdict that ends the chain, and is not copied again.
+ * How: the kernel clones the packet and sends the clone out of the pod's interface (bpf_clone_redirect). There it meets
+ * the pod's egress chain at once, on the same CPU, inside the call: a per-CPU marker, set around it, tells mirror's egress
+ * side that this is a clone. It wraps the clone and hands it to the kernel's own neighbour resolution (bpf_redirect_neigh),
+ * with which it comes by a second time, perhaps later. Then it is known by skb->tc_index, which the egress side has set and
+ * no socket can, and by its destination: it leaves, with a verdict that ends the chain, and is not copied again.
  *
+ *  - It stands in the pod: at the host's end (`at: host`) it copies nothing, and counts that.
  *  - The egress side is needed for copies of either direction. `directions` says whether it was asked for; and no packet is
  *    cloned on ingress before it has run once, since a clone that does not meet it would leave as it came.
  *  - Programs before mirror in the egress chain see a clone, and then what it was made into: mirror stands first.
  *  - A copy that would be larger than `mtu` is cut. TCP that leaves or arrives in large pieces (GSO, GRO) is copied in such
  *    pieces and segmented behind: the same bytes, in segments that have room for the outer headers.
- *  - IPv4 and IPv6 packets are copied, with an Ethernet header (one is made up where the device has none) and the outermost VLAN
- *    tag. Others (ARP, two tags) are counted. A packet that is part of a tunnel of the pod's own whose packets are still to
- *    be segmented cannot be wrapped again.
+ *  - IPv4 and IPv6 packets are copied, with an Ethernet header (one is made up where the device has none) and a VLAN tag.
+ *    Others (ARP, two tags) are counted. A packet of a tunnel of the pod's own that is still to be segmented cannot be
+ *    wrapped again.
  *  - ICMP errors about copies are not copied, or a collector that does not listen would be told of its own complaints.
  *  - The outer UDP checksum is 0, over IPv6 as well (RFC 6935): a VXLAN device there wants `udp6zerocsumrx`.
  *
@@ -57,6 +58,7 @@ struct copies {
 	__u64 no_collector;	/* none is set */
 	__u64 no_source;	/* the pod has no address of the collector's family */
 	__u64 no_egress;	/* arrived where mirror has no egress side, or before that has seen a packet */
+	__u64 misplaced;	/* left the pod, and mirror's egress side stands at the host's end (`at: host`) */
 	__u64 not_ip;		/* ARP and others, and more than one VLAN tag */
 	__u64 own_error;	/* ICMP errors about copies */
 	__u64 not_wrapped;	/* no room, or a tunnel's packet already */
@@ -313,7 +315,7 @@ static __always_inline int wrap(struct __sk_buff *skb, struct copies *counts, en
 	if (!framed)
 		__builtin_memset(&ethernet, 0, sizeof(ethernet));
 	if (skb->vlan_present || remora_is_vlan((__be16)skb->protocol)) {
-		/* Read by themselves: the compiler would choose between the two by their addresses, which the verifier refuses. */
+		/* Read both: the compiler would choose between their addresses, which the verifier refuses. */
 		__u32 inside = *(volatile __u32 *)&skb->protocol, beside = *(volatile __u32 *)&skb->vlan_proto;
 
 		ethernet.h_proto = skb->vlan_present ? beside : inside;
@@ -357,7 +359,7 @@ static __always_inline int wrap(struct __sk_buff *skb, struct copies *counts, en
 		return REMORA_DROP;
 	}
 
-	/* Where the Ethernet header within begins is told too: from there on the kernel segments what is larger than a packet. */
+	/* Where the Ethernet header within begins is told too: from there on the kernel segments large pieces. */
 	flags |= mode == MODE_GRE ? BPF_F_ADJ_ROOM_ENCAP_L4_GRE : BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 	flags |= BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2((__u64)behind);
 	if (bpf_skb_adjust_room(skb, outer + behind, BPF_ADJ_ROOM_MAC, flags)) {
@@ -431,6 +433,11 @@ int mirror_egress(struct __sk_buff *skb)
 	if (is_wrapped(skb)) {
 		skb->tc_index = 0;
 		return TC_ACT_OK;
+	}
+	/* An ingress hook: a clone would be sent back. (A pod that routes out where it came in has such packets, too.) */
+	if (skb->ingress_ifindex == skb->ifindex) {
+		counts->misplaced++;
+		return REMORA_NEXT;
 	}
 	if (!*stands)
 		*stands = 1;

@@ -17,7 +17,7 @@ const program = `
 const volatile __u64 rate REMORA_UNIT("bitrate") REMORA_MIN("8kbit") REMORA_MAX("10Gbit")
 	REMORA_HELP("let through = at most") = 10000000;
 const volatile __u32 mode REMORA_CHOICE("drop", "2") REMORA_CHOICE("mark", "7") = 7;
-const volatile union remora_address gateway REMORA_UNIT("address") = {};
+const volatile union remora_address gateway REMORA_UNIT("address") REMORA_FROM("ipv4") = {};
 const volatile struct remora_prefix peers[4] REMORA_UNIT("prefix") REMORA_COUNT("peers_count") = {};
 const volatile __u8 peers_count = 0;
 
@@ -63,6 +63,8 @@ test("each macro's tag is read as it was meant", () => {
       { name: "peers", unit: "prefix", min: null, max: null, choices: [], help: "" },
     ],
   );
+  assert.is(parameters.get("gateway")?.from, "ipv4");
+  assert.is(parameters.get("rate")?.from, null);
   assert.is(parameters.get("rate")?.default, "10Mbit");
   assert.is(parameters.get("mode")?.default, "mark");
   const peers = parameters.get("peers")?.set("10.0.0.0/8, 2001:db8::/32");

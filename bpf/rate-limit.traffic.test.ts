@@ -26,7 +26,7 @@ for (const { device, pair } of [
     test(`${device}, ${direction}: a stream is no faster than the rate, and arrives whole`, async () => {
       using lab = laboratory();
       const [a, b] = pair(lab);
-      const [bytes, rate, burst] = [1_500_000, 32_000_000, 500_000];
+      const [bytes, rate, burst] = [1_500_000, 24_000_000, 900_000];
       const chain = lab.chain([limiter({ rate: `${rate}bit`, burst: String(burst) })]);
       lab.attach(chain, direction === "egress" ? a : b, "pod0", direction);
       const began = performance.now();
@@ -45,11 +45,11 @@ for (const ecn of [true, false])
     using lab = laboratory();
     const [a, b] = ethernetPair(lab);
     for (const namespace of [a, b]) setEcn(namespace, ecn);
-    const chain = lab.chain([limiter({ rate: "100Mbit", burst: "200KB", mode: "ecn" })]);
+    const chain = lab.chain([limiter({ rate: "100Mbit", burst: "300KB", mode: "ecn" })]);
     const received = lab.chain([observer]);
     lab.attach(chain, a, "pod0", "egress");
     lab.attach(received, b, "pod0", "ingress");
-    for (const address of [four[1], six[1]]) assert.is(await transfer(a, b, address, 500_000), 500_000);
+    for (const address of [four[1], six[1]]) assert.is(await transfer(a, b, address, 400_000), 400_000);
     const tos = readSeen(received.members[0]?.totals("seen") ?? []);
     const { marked } = counted(chain);
     if (ecn) {

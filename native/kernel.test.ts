@@ -232,6 +232,8 @@ test("an interface's addresses of both families, labelled ones too, and no other
   assert.equal(own("eth0"), ["10.9.0.2", "10.9.0.3", "10.9.0.4", "fd09::2"]);
   assert.equal(own("eth01"), ["10.8.0.1"]);
   assert.equal(own("eth02"), []);
+  netns.exec("ip", "link", "property", "add", "dev", "eth01", "altname", "net1");
+  assert.equal(own("net1"), ["10.8.0.1"]);
   assert.is(failure(() => own("eth03")).code, "ENODEV");
   assert.is(failure(() => kernel.interfaceAddresses(`${netns.path}-not`, "eth0")).code, "ENOENT");
 });

@@ -8,8 +8,6 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ethernet, ipv4, tcp } from "../bpf/packets.ts";
 import { scratch } from "../e2e/lib/scratch.ts";
-import { findEntry } from "../plugin/catalog/entry.ts";
-import { RemoraError } from "../plugin/errors.ts";
 import { type Ending, KernelError } from "../plugin/kernel/port.ts";
 import { Chain, fixture, kernel, type Member, u32, verdict } from "./chain.ts";
 
@@ -140,25 +138,14 @@ test("what cannot stand in a chain is refused by name", () => {
   assert.match(failed("shape-beside", "early"), /"early" is of type xdp .*takes only TC programs/);
   assert.match(failed("shape-dispatcher", "extension"), /"extension" is of type ext .*takes only TC programs/);
   assert.match(
+    failed("shape-unsized", "aggregate"),
+    /leaves the size of map "aggregated" \(lru_hash\) to a loader of its own: its max_entries is 0/,
+  );
+  assert.is(failed("shape-unsized", "samples_alone"), "it loaded");
+  assert.match(
     failed("shape-core", "trusting"),
     /a type or field that it reads \(CO-RE\) is not in this kernel: struct sk_buff___later\.field_of_no_kernel/,
   );
-});
-
-test("tables whose size its own loader would set are named before anything is loaded", () => {
-  using world = scratch();
-  const info = kernel.inspectObject(fixture(world, "shape-unsized"));
-  try {
-    findEntry("/programs/agent.bpf.o", info);
-    assert.unreachable();
-  } catch (error) {
-    assert.instance(error, RemoraError);
-    const { message } = error as RemoraError;
-    assert.match(
-      message,
-      "/programs/agent.bpf.o leaves the size of a map to a loader of its own: aggregated (lru_hash)",
-    );
-  }
 });
 
 test.run();

@@ -36,6 +36,48 @@ test("UNSPEC, OK and PIPE go on, and the last position returns TCX_NEXT", () => 
   }
 });
 
+/** `struct remora_ending` as each CPU has it. */
+function endingsIn(map: number): [ending: number, verdict: number, program: string][] {
+  const bytes = kernel.lookupMap(map, u32(0)) ?? Buffer.alloc(0);
+  return Array.from({ length: bytes.length / 24 }, (_, cpu) => {
+    const told = bytes.subarray(cpu * 24, (cpu + 1) * 24);
+    return [told.readUInt32LE(0), told.readInt32LE(4), told.toString("latin1", 8).replace(/\0+$/, "")] as [
+      number,
+      number,
+      string,
+    ];
+  }).filter(([ending]) => ending !== 0);
+}
+
+test("who wants to know is told how a packet ended, with which verdict, by which program", () => {
+  using world = scratch();
+  const object = fixture(world, "verdict");
+  const map = kernel.createMap({ type: "percpu_array", name: "ended", keySize: 4, valueSize: 24, maxEntries: 1 });
+  const told = (verdicts: number[], missing: number[] = []): ReturnType<typeof endingsIn> => {
+    kernel.updateMap(map, u32(0), Buffer.alloc(kernel.lookupMap(map, u32(0))?.length ?? 0));
+    using chain = new Chain(
+      members(object, verdicts).map((member, i) =>
+        i === 0 ? member : { ...member, name: names[i] ?? "", endings: [map] },
+      ),
+      missing,
+    );
+    chain.run();
+    return endingsIn(map);
+  };
+  const names = ["first", "second", "a-name-of-more-than-15-bytes"];
+  try {
+    const { ok, shot, redirect } = verdict;
+    assert.equal(told([ok, shot, ok]), [[3, 2, "second"]]);
+    assert.equal(told([ok, ok, redirect]), [[8, 7, "a-name-of-more-"]]);
+    assert.equal(told([ok, ok, 99]), [[11, 99, "a-name-of-more-"]]);
+    assert.equal(told([ok, ok, ok], [2]), [[12, 2, "second"]], "broken, and dropped");
+    assert.equal(told([ok, ok, ok]), [], "it came to the end");
+    assert.equal(told([shot, ok, ok]), [], "it ended before those who tell");
+  } finally {
+    kernel.close(map);
+  }
+});
+
 test("every other verdict ends the chain, is returned and counted by its name", () => {
   using world = scratch();
   const object = fixture(world, "verdict");

@@ -48,6 +48,8 @@ export interface CatalogProgram {
   mapScopes: Record<string, "pod" | "node">;
   /** Maps that the program only uses where a parameter, named here, is not 0. */
   mapConditions: Record<string, string>;
+  /** Maps in which the stages behind the program tell how a packet ended (see `StageRequest.endings`). */
+  endingMaps: string[];
   params: Record<string, ParameterText>;
   failurePolicy: FailurePolicy | undefined;
   /** Namespace globs, or undefined for all. */

@@ -23,7 +23,7 @@ test=(
   "${build[@]}"
   iproute2 iputils-ping procps util-linux mount kmod
   busybox-static bpftool=bpftool
-  containerd=containerd runc=runc
+  containerd=containerd runc=runc # those of other suites, and podman, are not installed: see e2e/clients/clients.ts
   containernetworking-plugins
   iptables=iptables               # the portmap and firewall plugins call it
   tshark=tshark nfdump=nfdump libfixbuf-tools=ipfixDump # collectors that read IPFIX back

@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Changes of a pod's chain, one after the other, under traffic in both directions that misses nothing (fixtures/traffic.c).
- * Each generation's stamps carry its number, so that a packet that met two generations would tell; each has the guard, in
- * another place each time; one program rolls from version to version, and every tenth version is one that the verifier refuses.
+ * Each generation's stamps carry its number, so that a packet that met two generations would tell; each has its guards, in
+ * another place each time, one of them at the host's end of the pair; one program rolls from version to version, and every
+ * tenth version is one that the verifier refuses.
+ *
+ * The pod is a network namespace, or one of containerd's. What changes it (driver.ts) runs on the node: where the host's end is.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFileSync, mkdirSync, renameSync } from "node:fs";
+import { copyFileSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { findAttachments } from "../../plugin/chain/attachments.ts";
-import { u32 } from "../../plugin/chain/bytes.ts";
-import { check } from "../../plugin/chain/check.ts";
-import { readRecord } from "../../plugin/chain/record.ts";
-import { createNativeKernel } from "../../plugin/kernel/native.ts";
-import { directions } from "../../plugin/kernel/port.ts";
-import type { AttachmentStatus, HookName } from "../../plugin/model.ts";
-import { remora } from "../lib/pod.ts";
-import { type Namespace, run, type Scratch, scratch } from "../lib/scratch.ts";
+import type { HookName } from "../../plugin/model.ts";
+import { ptp, remora, startNode } from "../containerd/node.ts";
+import { run, type Scratch, scratch } from "../lib/scratch.ts";
+import { chain, type Work } from "./driver.ts";
 
 const fixtures = join(import.meta.dirname, "fixtures");
-const kernel = createNativeKernel();
 
 /** What the traffic saw of one direction. */
 export interface Flow {
@@ -70,190 +67,104 @@ export interface SoakOptions {
   changes: number;
   /** Datagrams to the pod a second that are tried for; a fifth of it comes back. */
   rate: number;
+  /** A pod of containerd's, behind ptp. */
+  pod?: boolean;
+  /** The chain hangs on TCX where nothing is said; on clsact nothing stands at the host's end. */
   hook?: HookName;
   progress?: (done: number) => void;
 }
 
 /** @throws where a change does not end as it must, or CHECK finds a difference. */
-export async function soak({ changes, rate, hook = "tcx", progress = () => {} }: SoakOptions): Promise<Figures> {
+export function soak(options: SoakOptions): Promise<Figures> {
+  return options.pod ? soakPod(options) : soakNamespace(options);
+}
+
+async function soakNamespace({ changes, rate, hook = "tcx", progress }: SoakOptions): Promise<Figures> {
   using world = scratch();
-  const [pod, peer] = [world.namespace(), world.namespace()];
+  const [pod, host] = [world.namespace(), world.namespace()];
   world.veth(
     { namespace: pod, ifname: "eth0", addresses: ["10.77.0.2/24"] },
-    { namespace: peer, ifname: "peer0", addresses: ["10.77.0.1/24"] },
+    { namespace: host, ifname: "host0", addresses: ["10.77.0.1/24"] },
   );
-  const programs = prepare(world);
-  const bpffs = `${world.bpffs()}/remora`;
-  const where = ["--bpffs", bpffs, "--dir", programs.directory];
-  programs.roll(1);
-  await succeed(
-    "attach",
-    "--netns",
-    pod.path,
-    "--ifname",
-    "eth0",
-    "--container",
-    "soak",
-    "--hook",
+  const made = prepare(world);
+  const work: Work = {
+    ...made,
+    bpffs: `${world.bpffs()}/remora`,
+    pod: { netns: pod.path, address: "10.77.0.2", attach: true },
+    address: "10.77.0.1",
+    changes,
+    rate,
     hook,
-    "--programs",
-    chain(1),
-    ...where,
-  );
-
-  using traffic = await startTraffic(world, [peer.path, "10.77.0.1", pod.path, "10.77.0.2", String(rate)]);
-  const times: number[] = [];
-  let refusals = 0;
-  let generation = 1;
-  for (let turn = 1; times.length < changes; turn++) {
-    const broken = turn % 10 === 0;
-    programs.roll(broken ? 0 : 1 + (turn % 2));
-    const started = performance.now();
-    const outcome = await remora("apply", "soak", "--programs", chain(turn + 1), "--json", ...where);
-    if (broken) {
-      if (outcome.status !== 1 || !/rolling .* in the \w+ chain/.test(outcome.stderr))
-        throw new Error(`turn ${turn}: a broken program was not refused: ${outcome.stdout}${outcome.stderr}`);
-      refusals++;
-    } else {
-      if (outcome.status !== 0) throw new Error(`turn ${turn}: ${outcome.stderr}`);
-      times.push(performance.now() - started);
-      generation++;
-    }
-    const found = (await statusOf(bpffs)).generation;
-    if (found !== generation) throw new Error(`turn ${turn}: generation ${found}, not ${generation}`);
-    if (turn % 100 === 0) progress(times.length);
-    // The traffic's turn: this process does not leave the processors while it changes.
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
-  const seen = await traffic.end();
-  seen.toPod.queueFull = dropped(peer, "peer0");
-  seen.fromPod.queueFull = dropped(pod, "eth0");
-  const [attachment] = findAttachments(kernel, bpffs);
-  if (!attachment) throw new Error("nothing is attached any more");
-  check(kernel, bpffs, attachment.id, pod.path);
-  const status = await statusOf(bpffs);
-  if (status.hook !== hook) throw new Error(`it hangs on ${status.hook}`);
-  times.sort((a, b) => a - b);
-  const figures = {
-    ...seen,
-    changes: times.length,
-    refusals,
-    median: times[times.length >> 1] ?? 0,
-    longest: times.at(-1) ?? 0,
-    ...counts(bpffs, status),
   };
-  await succeed("detach", "soak", "--bpffs", bpffs);
+  const drive = [process.execPath, join(import.meta.dirname, "driver.ts"), JSON.stringify(work)];
+  return await figuresOf(
+    spawn("nsenter", [`--net=${host.path}`, ...drive], { stdio: ["ignore", "pipe", "pipe"] }),
+    progress,
+  );
+}
+
+async function soakPod({ changes, rate, progress }: SoakOptions): Promise<Figures> {
+  using world = scratch();
+  const made = prepare(world);
+  using node = await startNode({ plugins: [ptp(), remora({ programDirs: [made.programs] })] });
+  const pod = await node.runPod({ name: "soak", annotations: { "remora.io/programs": chain(1, "tcx") } });
+  const work: Work = {
+    ...made,
+    bpffs: join(node.bpffs, "remora"),
+    pod: { netns: pod.netns, address: pod.ip, attach: false },
+    address: "10.77.0.1",
+    changes,
+    rate,
+    hook: "tcx",
+  };
+  const drive = [join(import.meta.dirname, "driver.ts"), JSON.stringify(work)];
+  const figures = await figuresOf(node.spawn(process.execPath, drive, { stdio: ["ignore", "pipe", "pipe"] }), progress);
+  await pod.remove();
   return figures;
 }
 
-/** A veth counts as dropped what its peer's side could not queue, behind this end's egress hook and before the other's ingress. */
-function dropped(namespace: Namespace, ifname: string): number {
-  return Number(namespace.exec("cat", `/sys/class/net/${ifname}/statistics/tx_dropped`));
-}
-
-/** The chain of a turn, as JSON: the guard goes round, and every other chain is longer. */
-function chain(number: number): string {
-  const stamp = (place: number, last = 0) => ({
-    program: "stamp",
-    params: { generation: number, place, last },
+/** What the driver says: a line for each so many changes, and the figures at last. */
+async function figuresOf(driver: ChildProcess, progress: SoakOptions["progress"] = () => {}): Promise<Figures> {
+  if (!driver.stdout || !driver.stderr) throw new Error("no output");
+  let said = "";
+  driver.stderr.on("data", (text) => {
+    said += text;
   });
-  const list: object[] = [stamp(0), { program: "rolling" }, stamp(1), stamp(2, 1)];
-  list.splice(number % 4, 0, { program: "guard" });
-  if (number % 2 === 0) list.splice(2, 0, { program: "filler" });
-  return JSON.stringify(list);
+  const ended = new Promise((resolve) => driver.once("close", resolve));
+  try {
+    for await (const line of createInterface({ input: driver.stdout })) {
+      const told = JSON.parse(line);
+      if (typeof told !== "number") return told;
+      progress(told);
+    }
+  } finally {
+    await ended;
+  }
+  throw new Error(`the driver ended early: ${said}`);
 }
 
-interface Programs {
-  directory: string;
-  /** Puts another version in place; 0 is one that the verifier refuses. */
-  roll(version: number): void;
-}
-
-function prepare(world: Scratch): Programs {
+/** Compiles the programs into a program directory, and what sends the traffic. */
+function prepare(world: Scratch): Pick<Work, "programs" | "versions" | "traffic"> {
   const directory = join(world.dir, "programs");
   mkdirSync(directory, { mode: 0o755 });
-  for (const name of ["stamp", "guard"])
-    copyFileSync(world.compile(join(fixtures, `${name}.bpf.c`)), join(directory, `${name}.bpf.o`));
-  copyFileSync(join(directory, "guard.bpf.o"), join(directory, "filler.bpf.o"));
+  const put = (from: string, name: string): void => copyFileSync(from, join(directory, `${name}.bpf.o`));
+  const [stamp, guard] = ["stamp", "guard"].map((name) => world.compile(join(fixtures, `${name}.bpf.c`))) as [
+    string,
+    string,
+  ];
+  // The same under another name is another program: these stand at the host's end.
+  for (const name of ["stamp", "seal"]) put(stamp, name);
+  for (const name of ["guard", "filler", "wall"]) put(guard, name);
+  for (const name of ["seal", "wall"]) writeFileSync(join(directory, `${name}.yaml`), "at: host\n", { mode: 0o644 });
   const versions = [0, 1, 2].map((version) => {
     const object = join(world.dir, `rolling-${version}`);
     renameSync(world.compile(join(fixtures, "rolling.bpf.c"), { flags: [`-DVERSION=${version}`] }), object);
     return object;
   });
-  return {
-    directory,
-    roll(version) {
-      const fresh = join(world.dir, "fresh");
-      copyFileSync(versions[version] ?? "", fresh);
-      renameSync(fresh, join(directory, "rolling.bpf.o"));
-    },
-  };
-}
-
-async function succeed(...argv: string[]): Promise<void> {
-  const { status, stderr } = await remora(...argv);
-  if (status !== 0) throw new Error(`remora ${argv[0]}: ${stderr}`);
-}
-
-async function statusOf(bpffs: string): Promise<AttachmentStatus> {
-  const { stdout, stderr } = await remora("status", "soak", "--json", "--bpffs", bpffs);
-  if (stderr !== "") throw new Error(stderr);
-  return JSON.parse(stdout).attachments[0];
-}
-
-/** What maps that were carried through every change hold, against the counters that were. */
-function counts(bpffs: string, status: AttachmentStatus) {
-  const [found] = findAttachments(kernel, bpffs);
-  const record = found && readRecord(kernel, found.pins);
-  const sums = { stamped: 0, counted: 0, mixedInChain: 0, broken: 0, rolled: 0, rolledCounted: 0 };
-  for (const direction of directions)
-    for (const [position, { entries, maps }] of (record?.chains[direction]?.stages ?? []).entries()) {
-      const [entry] = entries;
-      const read = (name: string, row: number): number => {
-        const map = kernel.openMapById(maps.find((each) => each.name === name)?.id ?? 0);
-        const value = kernel.lookupMap(map, u32(row));
-        kernel.close(map);
-        return Number(value?.readBigUInt64LE() ?? 0n);
-      };
-      const packets = status[direction][position]?.packets ?? 0;
-      sums.broken += status[direction][position]?.ended.broken ?? 0;
-      if (entry?.program === "stamp" && entry.params.last === 1) {
-        sums.stamped += read("counts", 0);
-        sums.mixedInChain += read("counts", 1);
-        sums.counted += packets;
-      }
-      if (entry?.program === "rolling") {
-        sums.rolled += read("packets", 1) + read("packets", 2);
-        sums.rolledCounted += packets;
-      }
-    }
-  return sums;
-}
-
-interface Traffic extends Disposable {
-  /** Lets the last packets arrive. */
-  end(): Promise<Pick<Figures, "seconds" | "toPod" | "fromPod">>;
-}
-
-async function startTraffic(world: Scratch, argv: string[]): Promise<Traffic> {
-  const program = join(world.dir, "traffic");
-  run("cc", "-O2", "-pthread", "-o", program, join(fixtures, "traffic.c"));
-  const child: ChildProcess = spawn(program, argv, { stdio: ["pipe", "pipe", "inherit"] });
-  if (!child.stdout) throw new Error("no output");
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async (): Promise<string> => {
-    const { value, done } = await lines.next();
-    if (done) throw new Error("the traffic ended early");
-    return value;
-  };
-  if ((await next()) !== "running") throw new Error("the traffic does not run");
-  return {
-    async end() {
-      child.stdin?.end("\n");
-      return JSON.parse(await next());
-    },
-    [Symbol.dispose]: () => void child.kill("SIGKILL"),
-  };
+  copyFileSync(versions[1] as string, join(directory, "rolling.bpf.o"));
+  const traffic = join(world.dir, "traffic");
+  run("cc", "-O2", "-pthread", "-o", traffic, join(fixtures, "traffic.c"));
+  return { programs: directory, versions, traffic };
 }
 
 /** Every figure that must be as it must: what is wrong, in words. */

@@ -4,8 +4,8 @@ import { chmodSync, copyFileSync, readFileSync, symlinkSync, writeFileSync } fro
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Node, ptp, remora, startNode } from "./node.ts";
-import { addProgram, attachment, names, remains } from "./observe.ts";
+import { addProgram, type Node, ptp, remora, startNode } from "./node.ts";
+import { attachment, names, remains } from "./observe.ts";
 import type { PodSpec } from "./pod.ts";
 
 /** The failure as `kubectl describe pod` would show it. Throws where the pod comes up, or where something of it stays. */

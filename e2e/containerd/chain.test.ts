@@ -3,20 +3,19 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { bridge, ptp, remora, startNode } from "./node.ts";
-import { addProgram, attachment, entry, eventually, names, remains } from "./observe.ts";
+import { attachment, entry, eventually, names, remains } from "./observe.ts";
 
 const exact = [
   { program: "unicast", priority: 0 },
   { program: "count", priority: 1 },
 ];
-const unicastOnly = "proceedOn: [ok]\n";
+const programs = { unicast: "proceedOn: [ok]\n" };
 
 for (const primary of [ptp, bridge]) {
   const behind = `behind ${primary().type}`;
 
   test(`${behind}: a pod has the node's chain and its own programs, in order`, async () => {
-    using node = await startNode({ plugins: [primary(), remora({ chain: exact })] });
-    addProgram(node, "unicast", unicastOnly);
+    using node = await startNode({ plugins: [primary(), remora({ chain: exact })], programs });
     const pod = await node.runPod({
       name: "web",
       namespace: "shop",
@@ -46,8 +45,7 @@ for (const primary of [ptp, bridge]) {
   });
 
   test(`${behind}: ping, TCP and dropped UDP are counted, packet by packet`, async () => {
-    using node = await startNode({ plugins: [primary(), remora({ chain: exact })] });
-    addProgram(node, "unicast", unicastOnly);
+    using node = await startNode({ plugins: [primary(), remora({ chain: exact })], programs });
     const server = await node.runPod({ name: "server" });
     const client = await node.runPod({
       name: "client",
@@ -98,8 +96,7 @@ for (const primary of [ptp, bridge]) {
 }
 
 test("a pod's first packet meets the chain, as does each one after it", async () => {
-  using node = await startNode({ plugins: [ptp(), remora({ chain: exact })] });
-  addProgram(node, "unicast", unicastOnly);
+  using node = await startNode({ plugins: [ptp(), remora({ chain: exact })], programs });
   const receiver = await node.runPod({ name: "receiver" });
 
   // The pod's first process sends, before any other could: nothing but the sandbox's sleep runs in it.

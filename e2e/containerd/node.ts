@@ -8,158 +8,54 @@
  *     await pod.exec("ping", "-c", "1", "10.77.0.1");
  *     await pod.remove();
  */
-import type { ChildProcess, SpawnSyncReturns } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { join, resolve } from "node:path";
+import { openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { AttachmentStatus } from "../../plugin/model.ts";
-import { scratch } from "../lib/scratch.ts";
 import { type Cri, connect } from "./cri.ts";
-import { type Enclosure, enclose } from "./enclosure.ts";
+import { type Ground, type GroundOptions, layGround } from "./ground.ts";
 import { buildImage, imageName } from "./image.ts";
 import { makePod, type Pod, type PodSpec } from "./pod.ts";
 
-const root = resolve(import.meta.dirname, "../..");
+export { addProgram, bridge, type Plugin, ptp, remora } from "./ground.ts";
 
-/** One plugin of a conflist. */
-export interface Plugin extends Record<string, unknown> {
-  type: string;
-}
-
-export interface NodeOptions {
-  plugins: Plugin[];
-  cniVersion?: string;
-}
-
-export interface Node extends Disposable {
-  /** Where the node keeps its files; the programs are in `programs`, the container runtime writes `containerd.log`. */
-  dir: string;
-  programs: string;
-  bpffs: string;
+/** The container runtime writes `containerd.log` in the node's folder. */
+export interface Node extends Ground {
   cri: Cri;
-  /** The conflist as it was written, with the node's paths filled in. */
-  conflist: { cniVersion: string; name: string; plugins: Plugin[] };
   runPod(spec: PodSpec): Promise<Pod>;
-  /** Runs a command in the node's namespaces. */
-  exec(command: string, ...args: string[]): SpawnSyncReturns<string>;
-  /** The command line tool on this node, with its bpffs. */
-  remora(command: string, ...args: string[]): SpawnSyncReturns<string>;
-  /** `remora status --json`. Throws with what it said if it fails. */
-  status(selector?: string): AttachmentStatus[];
   /** Kills containerd without a warning. Its shims and the pods stay. */
   killRuntime(): Promise<void>;
   startRuntime(): Promise<void>;
 }
 
-const ipam = { type: "host-local", ranges: [[{ subnet: "10.77.0.0/24" }]], routes: [{ dst: "0.0.0.0/0" }] };
-export const ptp = (): Plugin => ({ type: "ptp", ipMasq: false, ipam });
-export const bridge = (): Plugin => ({
-  type: "bridge",
-  bridge: "cni0",
-  isGateway: true,
-  ipMasq: false,
-  hairpinMode: true,
-  ipam,
-});
-/** Remora's entry; `programDirs` and `bpffs` are the node's. */
-export const remora = (config: Record<string, unknown> = {}): Plugin => ({
-  type: "remora",
-  capabilities: { "io.kubernetes.cri.pod-annotations": true },
-  ...config,
-});
-
 /** Starts a node. Throws with the end of containerd's log if it does not come up. */
-export async function startNode(options: NodeOptions): Promise<Node> {
-  const world = scratch();
+export async function startNode(options: GroundOptions): Promise<Node> {
+  const ground = await layGround(options);
   try {
-    return await start(world.dir, options, world);
-  } catch (error) {
-    world[Symbol.dispose]();
-    throw error;
-  }
-}
-
-async function start(dir: string, options: NodeOptions, world: Disposable): Promise<Node> {
-  const programs = installPrograms(dir);
-  installPlugins(dir);
-  const enclosure = await enclose(dir);
-  try {
-    const bpffs = enclosure.bpffs;
-    const conflist = {
-      cniVersion: options.cniVersion ?? "1.0.0",
-      name: "pods",
-      plugins: options.plugins.map((plugin) =>
-        plugin.type === "remora" ? { programDirs: [programs], bpffs: join(bpffs, "remora"), ...plugin } : plugin,
-      ),
-    };
-    mkdirSync(join(dir, "net.d"));
-    writeFileSync(join(dir, "net.d/10-pods.conflist"), JSON.stringify(conflist, null, 2));
-    writeFileSync(join(dir, "config.toml"), runtimeConfig(dir));
-    const runtime = new Runtime(dir, enclosure);
+    const { dir } = ground;
+    writeFileSync(join(dir, "config.toml"), runtimeConfig(ground));
+    const runtime = new Runtime(ground);
     await runtime.start();
-    await importImage(dir, enclosure, runtime);
-
-    const launcher = join(root, "dist/remora");
-    const tool = (command: string, ...args: string[]) =>
-      enclosure.exec(launcher, command, ...args, "--bpffs", join(bpffs, "remora"));
+    await importImage(ground, runtime);
     let pods = 0;
     return {
-      dir,
-      programs,
-      bpffs,
-      conflist,
+      ...ground,
       get cri() {
         return runtime.cri;
       },
-      runPod: (spec) => makePod(() => runtime.cri, sandboxConfig(dir, enclosure.cgroup, { ...spec }, ++pods)),
-      exec: enclosure.exec,
-      remora: tool,
-      status(selector) {
-        const result = tool("status", ...(selector === undefined ? [] : [selector]), "--json");
-        if (result.status !== 0) throw new Error(`remora status: ${result.stdout}${result.stderr}`);
-        return (JSON.parse(result.stdout) as { attachments: AttachmentStatus[] }).attachments;
-      },
+      runPod: (spec) => makePod(() => runtime.cri, sandboxConfig(dir, ground.cgroup, { ...spec }, ++pods)),
       killRuntime: () => runtime.kill(),
       startRuntime: () => runtime.start(),
       [Symbol.dispose]() {
         runtime.cri.close();
-        enclosure[Symbol.dispose]();
-        world[Symbol.dispose]();
+        ground[Symbol.dispose]();
       },
     };
   } catch (error) {
-    enclosure[Symbol.dispose]();
+    ground[Symbol.dispose]();
     throw error;
   }
-}
-
-/** The program library, copied so that a test can add to it and spoil it. */
-function installPrograms(dir: string): string {
-  const programs = join(dir, "programs");
-  mkdirSync(programs, { mode: 0o755 });
-  const built = join(root, "dist/programs");
-  if (existsSync(built)) cpSync(built, programs, { recursive: true });
-  return programs;
-}
-
-/** The CNI bin folder: links to the distribution's plugins and to our launcher, which finds its runtime beside itself. */
-function installPlugins(dir: string): void {
-  const bin = join(dir, "bin");
-  mkdirSync(bin);
-  const distribution = ["/usr/lib/cni", "/opt/cni/bin"].find((folder) => existsSync(folder));
-  if (distribution === undefined) throw new Error("no CNI plugins: install the package containernetworking-plugins");
-  for (const name of readdirSync(distribution)) symlinkSync(join(distribution, name), join(bin, name));
-  symlinkSync(join(root, "dist/remora"), join(bin, "remora"));
 }
 
 function sandboxConfig(dir: string, cgroupParent: string, spec: PodSpec, serial: number) {
@@ -174,10 +70,10 @@ function sandboxConfig(dir: string, cgroupParent: string, spec: PodSpec, serial:
   };
 }
 
-async function importImage(dir: string, enclosure: Enclosure, runtime: Runtime): Promise<void> {
+async function importImage({ dir, execClient }: Ground, runtime: Runtime): Promise<void> {
   const archive = join(dir, "image.tar");
   writeFileSync(archive, buildImage(dir));
-  const imported = enclosure.exec(
+  const imported = execClient(
     "ctr",
     ...["--address", runtime.socket, "--namespace", "k8s.io"],
     ...["images", "import", "--snapshotter", "native", archive],
@@ -194,40 +90,43 @@ async function importImage(dir: string, enclosure: Enclosure, runtime: Runtime):
 class Runtime {
   readonly socket: string;
   cri: Cri;
-  readonly #dir: string;
-  readonly #enclosure: Enclosure;
+  readonly #ground: Ground;
   #child: ChildProcess | undefined;
 
-  constructor(dir: string, enclosure: Enclosure) {
-    this.#dir = dir;
-    this.#enclosure = enclosure;
-    this.socket = join(dir, "containerd.sock");
+  constructor(ground: Ground) {
+    this.#ground = ground;
+    this.socket = join(ground.dir, "containerd.sock");
     this.cri = connect(this.socket);
   }
 
   async start(): Promise<void> {
     this.cri.close();
     this.cri = connect(this.socket);
-    const log = openSync(join(this.#dir, "containerd.log"), "a");
+    const { dir, spawnClient } = this.#ground;
+    const log = openSync(join(dir, "containerd.log"), "a");
     // The shell leaves containerd's process id as the enclosure sees it.
     const command = `echo $$ >"$1/containerd.pid"; exec containerd --config "$1/config.toml"`;
-    const child = this.#enclosure.spawn("sh", ["-c", command, "sh", this.#dir], { stdio: ["ignore", log, log] });
+    const child = spawnClient("sh", ["-c", command, "sh", dir], { stdio: ["ignore", log, log] });
     this.#child = child;
     try {
       await until("containerd", async () => {
         if (child.exitCode !== null) throw new Error(`containerd ended with status ${child.exitCode}`);
-        const { status } = await this.cri.call("Status", { verbose: false }, 1);
-        return status.conditions.every((condition) => condition.status);
+        // Since version 2 it asks each CNI plugin for its STATUS.
+        const { status } = await this.cri.call("Status", { verbose: false }, 10);
+        const lacking = status.conditions.find((condition) => !condition.status);
+        if (lacking) throw new Error(`${lacking.type}: ${lacking.message}`);
+        return true;
       });
     } catch (error) {
-      const text = readFileSync(join(this.#dir, "containerd.log"), "utf8");
+      const text = readFileSync(join(dir, "containerd.log"), "utf8");
       throw new Error(`${(error as Error).message}\n${text.split("\n").slice(-15).join("\n")}`);
     }
   }
 
   async kill(): Promise<void> {
     const gone = new Promise((resolve) => this.#child?.once("exit", resolve));
-    this.#enclosure.exec("kill", "-KILL", readFileSync(join(this.#dir, "containerd.pid"), "utf8").trim());
+    const { dir, exec } = this.#ground;
+    exec("kill", "-KILL", readFileSync(join(dir, "containerd.pid"), "utf8").trim());
     await gone;
   }
 }
@@ -245,9 +144,8 @@ async function until(what: string, ask: () => Promise<boolean>): Promise<void> {
   throw new Error(`${what} did not come up${last === undefined ? "" : `: ${last}`}`);
 }
 
-/** containerd 1.6 and later. What lies in /run is on the enclosure's own tmpfs. */
-const runtimeConfig = (dir: string): string => `version = 2
-root = "/run/containerd-root"
+/** What both forms have. What lies in /run is on the enclosure's own tmpfs. */
+const commonConfig = (dir: string): string => `root = "/run/containerd-root"
 state = "/run/containerd-state"
 disabled_plugins = [
   "io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart", "io.containerd.tracing.processor.v1.otlp",
@@ -256,14 +154,21 @@ disabled_plugins = [
 ]
 [grpc]
   address = "${dir}/containerd.sock"
+`;
+
+/** What the CRI plugin needs to work without CAP_SYS_RESOURCE, AppArmor and hugetlb cgroups. */
+const modest = `
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  tolerate_missing_hugetlb_controller = true`;
+
+/** containerd 1.6 and 1.7. */
+const configVersion2 = (dir: string): string => `version = 2
+${commonConfig(dir)}
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "${imageName}"
   stream_server_address = "127.0.0.1"
-  stream_server_port = "0"
-  # Works without CAP_SYS_RESOURCE, AppArmor and hugetlb cgroups.
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  tolerate_missing_hugetlb_controller = true
+  stream_server_port = "0"${modest}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "${dir}/bin"
     conf_dir = "${dir}/net.d"
@@ -273,3 +178,30 @@ disabled_plugins = [
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 `;
+
+/** containerd 2: three plugins where there was one, and a service that unpacks what is imported. */
+const configVersion3 = (dir: string): string => `version = 3
+${commonConfig(dir)}
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "native"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "${imageName}"
+[plugins."io.containerd.cri.v1.runtime"]${modest}
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["${dir}/bin"]
+    conf_dir = "${dir}/net.d"
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.transfer.v1.local"]
+  [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+    platform = "linux"
+    snapshotter = "native"
+`;
+
+const runtimeConfig = ({ dir, client }: Ground): string =>
+  Number.parseInt(client?.versions.containerd ?? "1", 10) < 2 ? configVersion2(dir) : configVersion3(dir);

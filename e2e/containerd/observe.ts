@@ -1,34 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the tests of this folder look at, on a node and in its kernel. */
-import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Direction } from "../../plugin/kernel/port.ts";
 import type { AttachmentStatus, StatusEntry } from "../../plugin/model.ts";
-import { compileBpf } from "../lib/scratch.ts";
-import type { Node } from "./node.ts";
+import type { Ground } from "./ground.ts";
 import type { Pod } from "./pod.ts";
 
-/** Compiles `fixtures/NAME.bpf.c` into the node's program directory. */
-export function addProgram(node: Node, name: string, manifest?: string): void {
-  compileBpf(join(import.meta.dirname, `fixtures/${name}.bpf.c`), join(node.programs, `${name}.bpf.o`));
-  if (manifest !== undefined) writeFileSync(join(node.programs, `${name}.yaml`), manifest, { mode: 0o644 });
-}
-
-/** A CNI plugin as a shell script, in the node's bin folder. */
-export function addPlugin(node: Node, type: string, script: string): void {
-  writeFileSync(join(node.dir, "bin", type), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-}
-
 /** The pod's one attachment. */
-export function attachment(node: Node, pod: Pod): AttachmentStatus {
+export function attachment(node: Ground, pod: Pick<Pod, "id" | "name">): AttachmentStatus {
   const found = node.status().filter(({ containerId }) => containerId === pod.id);
   if (found.length !== 1) throw new Error(`pod ${pod.name} has ${found.length} attachments`);
   return found[0] as AttachmentStatus;
 }
 
 /** The pod's one entry of that program. */
-export function entry(node: Node, pod: Pod, direction: Direction, program: string): StatusEntry {
+export function entry(node: Ground, pod: Pick<Pod, "id" | "name">, direction: Direction, program: string): StatusEntry {
   const found = attachment(node, pod)[direction].filter((each) => each.program === program);
   if (found.length !== 1) throw new Error(`${pod.name} has ${found.length} entries of ${program} on ${direction}`);
   return found[0] as StatusEntry;
@@ -37,13 +24,13 @@ export function entry(node: Node, pod: Pod, direction: Direction, program: strin
 export const names = (entries: StatusEntry[]): string[] => entries.map(({ program }) => program);
 
 /** Whatever is pinned for containers: below the root, each network has a folder. */
-export function pins(node: Node): string[] {
+export function pins(node: Ground): string[] {
   const { stdout } = node.exec("find", join(node.bpffs, "remora"), "-mindepth", "2");
   return stdout.split("\n").filter((line) => line !== "");
 }
 
 /** Host ends of pods' interfaces, and leases of their addresses. */
-export function remains(node: Node): string[] {
+export function remains(node: Ground): string[] {
   const links = JSON.parse(node.exec("ip", "-json", "link").stdout) as { ifname: string }[];
   const leases = node.exec("find", "/var/lib/cni/networks", "-name", "10.77.*").stdout.split("\n");
   return [

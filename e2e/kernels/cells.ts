@@ -77,10 +77,14 @@ export function printDetails(lines: Line[]): void {
 /** A number is how many tests passed; `-` does not belong on that kernel, `a/b` passed a of b, the rest explained above. */
 export function printTable(lines: Line[]): void {
   const titles = lines[0]?.cells.map((cell) => cell.check.title) ?? [];
-  const texts = [
+  printColumns([
     ["kernel", ...titles, "seconds"],
     ...lines.map(({ name, cells, seconds }) => [name, ...cells.map((cell) => cell.text), seconds.toFixed(0)]),
-  ];
+  ]);
+}
+
+/** The first line is the heading. */
+export function printColumns(texts: string[][]): void {
   const widths = texts[0]?.map((_, column) => Math.max(...texts.map((line) => line[column]?.length ?? 0))) ?? [];
   for (const line of texts)
     console.log(

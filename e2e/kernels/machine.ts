@@ -40,6 +40,7 @@ export interface Outcome {
 const tools = [
   ...["/bin/bash", "/bin/busybox", "/bin/mount", "/bin/umount", "/bin/ping", "/usr/sbin/ip", "/usr/sbin/tc"],
   ...["/usr/sbin/bpftool", "/usr/bin/timeout", "/usr/bin/env", "/usr/bin/unshare", "/usr/bin/nsenter"],
+  ...["ipvlan", "vlan", "static"].map((plugin) => `/usr/lib/cni/${plugin}`),
 ];
 /** What the repository's own checks need of it, beside node_modules. */
 const sources = ["package.json", "plugin", "bpf", "native", "e2e", "scripts", "conflist", "dist"];
@@ -47,7 +48,10 @@ const sources = ["package.json", "plugin", "bpf", "native", "e2e", "scripts", "c
 const unused = /^(\.bin|\.cache|@biomejs|@esbuild|@typescript|@grpc|esbuild|typescript|cmake-js|@types)$/;
 
 /** Modules by name; those that a kernel has inside, or not at all, are passed over. */
-const modules = ["virtio_pci", "virtio_blk", "ext4", "veth", "sch_ingress", "cls_bpf", "bridge", "dummy"];
+const modules = [
+  ...["virtio_pci", "virtio_blk", "ext4", "sch_ingress", "cls_bpf"],
+  ...["veth", "bridge", "dummy", "ipvlan", "8021q"],
+];
 
 /** A disk image, ext4, with this repository at the place it has here. `compilers`: the folder of compiler.sh's answers. */
 export function buildDisk(folder: string, compilers: string): string {

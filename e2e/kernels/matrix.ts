@@ -51,6 +51,7 @@ export const checks: readonly Check[] = [
   { title: "pod", file: "e2e/kernels/pod.ts", limit: 90 },
   { title: "clsact", file: "e2e/clsact/clsact.test.ts", limit: 200 },
   { title: "changes", file: "e2e/kernels/changes.ts", limit: 200 },
+  { title: "interfaces", file: "e2e/interfaces/kinds-above.test.ts", limit: 120, needs: "tcx" },
   { title: "refusal", file: "e2e/kernels/too-old.ts", limit: 100, without: "tcx" },
 ];
 

@@ -27,6 +27,23 @@ export interface Scratch extends Disposable {
   /** Compiles a BPF program, from a file or from text; returns the object's path. */
   compile(source: string | { text: string; name?: string }, options?: { flags?: string[] }): string;
 }
+/**
+ * Makes the ends of a pair know each other for good: a program that drops all drops the question for a neighbour as well, which
+ * is asked again only a second later.
+ */
+export function acquaint(a: VethEnd, b: VethEnd): void {
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    const [mac] = /[0-9a-f:]{17}/.exec(to.namespace.exec("ip", "-o", "link", "show", "dev", to.ifname)) ?? [""];
+    for (const address of to.addresses ?? []) {
+      const entry = ["neigh", "replace", address.replace(/\/.*/, ""), "lladdr", mac, "dev", from.ifname];
+      from.namespace.exec("ip", ...entry, "nud", "permanent");
+    }
+  }
+}
+
 export interface VethEnd {
   namespace: Namespace;
   ifname: string;

@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collect } from "../../plugin/chain/collect.ts";
@@ -33,18 +34,21 @@ function machine(): Machine {
   run("cp", world.compile({ text: source, name: "pass" }), programs);
   const bpffs = `${world.bpffs()}/remora`;
   const script = join(import.meta.dirname, "side-by-side.ts");
+  const said = new Map<ChildProcess, Promise<string>>();
   return {
     bpffs,
-    start: (verb, containerId, rounds, longestPause) =>
-      spawn(
+    start(verb, containerId, rounds, longestPause) {
+      const child = spawn(
         process.execPath,
         [script, verb, programs, bpffs, pod.path, "pass", containerId, String(rounds), String(longestPause)],
         { stdio: ["ignore", "pipe", "inherit"] },
-      ),
+      );
+      // From the beginning: what nobody reads by the time a child ends is thrown away.
+      said.set(child, text(child.stdout));
+      return child;
+    },
     async ended(child) {
-      let stdout = "";
-      for await (const chunk of child.stdout ?? []) stdout += chunk;
-      return JSON.parse(stdout);
+      return JSON.parse((await said.get(child)) ?? "");
     },
     [Symbol.dispose]: () => world[Symbol.dispose](),
   };

@@ -39,6 +39,9 @@
 /* Remora's code for what went wrong inside it (plugin/errors.ts). */
 #define CODE_INTERNAL 199
 
+/* What an error says where the configuration's version is not known: the newest (plugin/cni/version.ts). */
+#define CNI_VERSION "1.1.0"
+
 /* A result is the previous result again: some kilobytes. More than this is a runtime gone mad. */
 #define OUTPUT_LIMIT (32 << 20)
 
@@ -190,11 +193,10 @@ __attribute__((format(printf, 1, 2))) static int answer_error(const char *format
 	vsnprintf(message, sizeof(message), format, arguments);
 	va_end(arguments);
 
-	/* The configuration, with the version to answer in, went to the runtime; every runtime reads this one. */
-	fputs("{\"cniVersion\":\"1.0.0\",\"code\":", stdout);
-	fprintf(stdout, "%d,\"msg\":", CODE_INTERNAL);
+	/* The configuration, with the version to answer in, went to the runtime. */
+	fprintf(stdout, "{\"cniVersion\":\"" CNI_VERSION "\",\"code\":%d,\"msg\":", CODE_INTERNAL);
 	print_json_string(stdout, message);
-	fputs("}\n", stdout);
+	fputs(",\"details\":\"\"}\n", stdout);
 	fflush(stdout);
 	return EXIT_FAILURE;
 }

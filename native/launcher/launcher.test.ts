@@ -8,6 +8,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { run, type Scratch, scratch } from "../../e2e/lib/scratch.ts";
+import { newestVersion } from "../../plugin/cni/version.ts";
+import { code as errors } from "../../plugin/errors.ts";
 import { compileLauncher } from "../../scripts/make/launcher.ts";
 
 const loader = process.arch === "arm64" ? "ld-linux-aarch64.so.1" : "ld-linux-x86-64.so.2";
@@ -49,7 +51,7 @@ const plugin = (FAKE: string, CNI_COMMAND = "ADD") => launch({ FAKE, CNI_COMMAND
 function errorOf({ status, stdout }: Answer): string {
   assert.is(status, 1);
   const { cniVersion, code, msg, ...rest } = JSON.parse(stdout);
-  assert.equal({ cniVersion, code, rest }, { cniVersion: "1.0.0", code: 199, rest: {} });
+  assert.equal({ cniVersion, code, rest }, { cniVersion: newestVersion, code: errors.internal, rest: { details: "" } });
   return msg;
 }
 

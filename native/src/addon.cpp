@@ -199,6 +199,7 @@ Value LoadStage(const CallbackInfo &info) {
       .closed = asText(field(request, "failurePolicy")) == "closed",
       .chain = asFd(field(request, "chain")),
       .counters = asFd(field(request, "counters")),
+      .endings = {},
       .countHead = field(request, "countHead").As<Boolean>(),
       .reuse = asList<ReusedMap>(field(request, "reuse"),
                                  [](const Value &value) {
@@ -208,6 +209,7 @@ Value LoadStage(const CallbackInfo &info) {
       .without = {},
       .trace = {},
   };
+  if (auto given = field(request, "endings"); given.IsArray()) spec.endings = asList<int>(given, asFd);
   if (auto given = field(request, "without"); given.IsArray()) spec.without = asList<std::string>(given, asText);
   if (auto given = field(request, "trace"); given.IsObject()) {
     auto trace = given.As<Object>();

@@ -46,6 +46,7 @@ Code::Code(const Elf &elf) : elf_(elf) {
     auto relocations = elf.relocations.find(index);
     if (relocations == elf.relocations.end()) continue;
     for (auto [offset, target] : relocations->second) {
+      if (elf.symbols[target].type == STT_OBJECT) inner_.insert(elf.symbols[target].name);
       if (elf.symbols[target].type != STT_FUNC) continue;
       for (auto &map : elf.symbols)
         if (map.section == index && map.type == STT_OBJECT && offset >= map.value && offset - map.value < map.size)
@@ -71,6 +72,8 @@ Code::Facts Code::scan(const Function &function) const {
         symbol = &elf_.symbols[found->second];
 
     if (insn.code == (BPF_LD | BPF_IMM | BPF_DW)) {
+      if (symbol && symbol->section < elf_.sections.size() && elf_.sections[symbol->section].name == ".maps")
+        facts.maps.insert(symbol->name);
       if (symbol) addTargets(symbol->section, symbol->value + static_cast<int64_t>(insn.imm), facts.callbacks);
       at += sizeof(bpf_insn);  // it fills two slots
       continue;
@@ -100,16 +103,19 @@ const Reach &Code::reach(size_t index, std::vector<int> &state, std::vector<Reac
   result.tailCalls = std::min(facts.sites, kMany);
   result.resizes = facts.resizes;
   result.externs = facts.externs;
+  result.maps = facts.maps;
   for (size_t callee : facts.callees) {
     auto &below = reach(callee, state, memo);
     result.tailCalls = std::min(result.tailCalls + below.tailCalls, kMany);
     result.resizes |= below.resizes;
     result.externs.insert(below.externs.begin(), below.externs.end());
+    result.maps.insert(below.maps.begin(), below.maps.end());
   }
   for (size_t callback : facts.callbacks) {  // the verifier allows them no tail calls
     auto &below = reach(callback, state, memo);
     result.resizes |= below.resizes;
     result.externs.insert(below.externs.begin(), below.externs.end());
+    result.maps.insert(below.maps.begin(), below.maps.end());
   }
   return result;
 }

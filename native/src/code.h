@@ -15,16 +15,19 @@ struct Reach {
   uint32_t tailCalls = 0;  // upper bound of those that succeed in one run, loops left aside
   bool resizes = false;
   std::set<std::string> externs;  // kfuncs it calls
+  std::set<std::string> maps;     // of those in `.maps`
 };
 
 class Code {
  public:
   explicit Code(const Elf &elf);
 
-  // By section and name, as libbpf names a program.
+  // By section and name, as libbpf names a program; nothing for one that is not here.
   Reach reach(const std::string &section, const std::string &function) const;
   // Functions that initialised slots of maps in `.maps` name (PROG_ARRAYs), by name of the map's symbol.
   const std::map<std::string, std::set<std::string>> &initialisedSlots() const { return slots_; }
+  // Maps that stand in slots of others from the start.
+  const std::set<std::string> &initialInner() const { return inner_; }
 
  private:
   struct Function {
@@ -36,6 +39,7 @@ class Code {
     uint32_t sites = 0;
     bool resizes = false;
     std::set<std::string> externs;
+    std::set<std::string> maps;
     std::vector<size_t> callees;    // once per call site
     std::vector<size_t> callbacks;  // functions whose address is taken
   };
@@ -47,6 +51,7 @@ class Code {
   std::vector<Function> functions_;
   std::vector<Facts> facts_;
   std::map<std::string, std::set<std::string>> slots_;
+  std::set<std::string> inner_;
 };
 
 }  // namespace remora

@@ -58,14 +58,18 @@ Result<InterfaceFacts> lookUp(const struct stat &file, const std::string &name) 
 }
 
 Result<std::vector<std::string>> listAddresses(const std::string &name) {
-  if (name.empty() || name.size() >= IFNAMSIZ || !if_nametoindex(name.c_str())) return failed(ENODEV);
+  if (name.empty() || name.size() >= IFNAMSIZ) return failed(ENODEV);
+  // It may be an alternative name, and addresses are listed by the first.
+  char first[IFNAMSIZ];
+  unsigned index = if_nametoindex(name.c_str());
+  if (!index || !if_indextoname(index, first)) return failed(ENODEV);
   ifaddrs *all = nullptr;
   if (getifaddrs(&all)) return failedErrno();
   std::vector<std::string> found;
   for (auto at = all; at; at = at->ifa_next) {
     // An IPv4 address may have a label of its own, which begins with the device's name: eth0:1.
     std::string device = at->ifa_name ? at->ifa_name : "";
-    if (!at->ifa_addr || (device != name && device.compare(0, name.size() + 1, name + ":"))) continue;
+    if (!at->ifa_addr || (device != first && device.compare(0, std::strlen(first) + 1, std::string(first) + ":"))) continue;
     int family = at->ifa_addr->sa_family;
     const void *address = family == AF_INET ? static_cast<const void *>(&reinterpret_cast<sockaddr_in *>(at->ifa_addr)->sin_addr)
                           : family == AF_INET6 ? static_cast<const void *>(&reinterpret_cast<sockaddr_in6 *>(at->ifa_addr)->sin6_addr)

@@ -128,7 +128,7 @@ void settleTypes(bpf_object *object) {
 void settleMaps(bpf_object *object) {
   bpf_map *map;
   bpf_object__for_each_map(map, object) {
-    auto type = bpf_map__type(map);
+    auto type = static_cast<uint32_t>(bpf_map__type(map));  // a damaged object may say any number
     if (type != BPF_MAP_TYPE_PERF_EVENT_ARRAY && type != BPF_MAP_TYPE_PROG_ARRAY && type != BPF_MAP_TYPE_CGROUP_ARRAY)
       continue;
     if (bpf_map__key_size(map) == 0) bpf_map__set_key_size(map, sizeof(uint32_t));

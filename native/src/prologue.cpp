@@ -13,6 +13,7 @@
 //   ended:
 //     r7 = verdict, r8 = its place among the endings
 //   count:
+//     [ending = {r8 + 1, r7, the program's name}]                      for each program before that wants to know
 //     counters[position].endedBytes += skb->len, endings[r8] += 1
 //     return r7
 //
@@ -27,7 +28,9 @@
 
 #include <linux/pkt_cls.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstring>
 
 namespace remora {
 namespace {
@@ -75,6 +78,10 @@ class Assembler {
     emit(BPF_LD | BPF_IMM | BPF_DW, dst, BPF_PSEUDO_MAP_FD, 0, fd);
     emit(0, 0, 0, 0, 0);
   }
+  void set64(Register dst, uint64_t value) {
+    emit(BPF_LD | BPF_IMM | BPF_DW, dst, 0, 0, static_cast<int32_t>(value));
+    emit(0, 0, 0, 0, static_cast<int32_t>(value >> 32));
+  }
   void helper(int32_t id) { emit(BPF_JMP | BPF_CALL, 0, 0, 0, id); }
   void exit() { emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0); }
   void jump(Label &to) { branch(to, BPF_JMP | BPF_JA, r0, 0); }
@@ -104,14 +111,19 @@ class Assembler {
   std::vector<size_t> calls_;
 };
 
-// r0 = this position's row of counters, or none (which cannot be, but the verifier wants it asked).
-void lookUpRow(Assembler &code, const PrologueSpec &spec, Assembler::Label &none) {
-  code.store32(r10, kKey, static_cast<int32_t>(spec.position));
-  code.map(r1, spec.counters);
+// r0 = the value in an array, or none (which cannot be, but the verifier wants it asked).
+void lookUp(Assembler &code, int map, uint32_t index, Assembler::Label &none) {
+  code.store32(r10, kKey, static_cast<int32_t>(index));
+  code.map(r1, map);
   code.move(r2, r10);
   code.add(r2, kKey);
   code.helper(BPF_FUNC_map_lookup_elem);
   code.ifEqual(r0, 0, none);
+}
+
+// r0 = this position's row of counters.
+void lookUpRow(Assembler &code, const PrologueSpec &spec, Assembler::Label &none) {
+  lookUp(code, spec.counters, spec.position, none);
 }
 
 void addLength(Assembler &code, Word word) {
@@ -125,6 +137,30 @@ void increment(Assembler &code, int16_t offset) {
   code.load64(r1, r0, offset);
   code.add(r1, 1);
   code.store64(r0, offset, r1);
+}
+
+// ---- endings ----------------------------------------------------------------------------------------------------
+
+// `struct remora_ending` of bpf/include/remora/ending.h.
+enum EndingValue : int16_t { kEnding = 0, kEndingVerdict = 4, kEndingProgram = 8, kEndingName = 16 };
+
+// Tells a program before this one how the packet has ended: r8 among the endings, with verdict r7.
+void tellEnding(Assembler &code, int map, const std::string &name) {
+  Assembler::Label none;
+  lookUp(code, map, 0, none);
+  code.move(r1, r8);
+  code.add(r1, 1);
+  code.store32(r0, kEnding, r1);
+  code.store32(r0, kEndingVerdict, r7);
+  char text[kEndingName] = {};
+  memcpy(text, name.data(), std::min(name.size(), sizeof(text) - 1));
+  for (int16_t at = 0; at < kEndingName; at += kWord) {
+    uint64_t word;
+    memcpy(&word, text + at, sizeof(word));
+    code.set64(r1, word);
+    code.store64(r0, static_cast<int16_t>(kEndingProgram + at), r1);
+  }
+  code.bind(none);
 }
 
 // ---- tracing ----------------------------------------------------------------------------------------------------
@@ -157,12 +193,7 @@ constexpr int32_t kHeader = 40;
 
 // r8 = the state, or none.
 void lookUpState(Assembler &code, const TraceSpec &trace, Assembler::Label &none) {
-  code.store32(r10, kKey, 0);
-  code.map(r1, trace.state);
-  code.move(r2, r10);
-  code.add(r2, kKey);
-  code.helper(BPF_FUNC_map_lookup_elem);
-  code.ifEqual(r0, 0, none);
+  lookUp(code, trace.state, 0, none);
   code.move(r8, r0);
 }
 
@@ -319,6 +350,7 @@ std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
   code.set(r8, kOther);
 
   code.bind(count);
+  for (int map : spec.endings) tellEnding(code, map, spec.name);
   lookUpRow(code, spec, done);
   addLength(code, kEndedBytes);
   code.shiftLeft(r8, 3);

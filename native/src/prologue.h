@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace remora {
@@ -22,6 +23,10 @@ struct PrologueSpec {
   bool closed;     // what a broken tail call does: true drops, false passes
   bool countHead;  // count packets and bytes on entry
   int chain, counters;
+  // What stages behind a program tell it of a packet's end, by map: `StageRequest.endings` of plugin/kernel/port.ts.
+  std::vector<int> endings;
+  // The program's name, for those who are told.
+  std::string name;
   // Where each entry starts, in instructions after the prologue's end.
   std::vector<uint32_t> entries;
   std::optional<TraceSpec> trace;

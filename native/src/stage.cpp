@@ -180,6 +180,22 @@ std::optional<Failure> choosePrograms(OpenObject &opened, const bpf_program *ent
   return std::nullopt;
 }
 
+// An agent's one object brings the tables of all its probes along, some of them for a million entries: those that no program
+// to be loaded names are not created. Where names do not tell (a section's symbol has none), all are.
+void chooseMaps(bpf_object *object, const Code &code) {
+  std::set<std::string> named = code.initialInner();
+  bpf_program *program;
+  bpf_object__for_each_program(program, object) {
+    if (!bpf_program__autoload(program)) continue;
+    auto reach = code.reach(bpf_program__section_name(program), bpf_program__name(program));
+    named.insert(reach.maps.begin(), reach.maps.end());
+  }
+  if (named.contains("")) return;
+  bpf_map *map;
+  bpf_object__for_each_map(map, object)
+    if (!bpf_map__is_internal(map) && !named.contains(bpf_map__name(map))) bpf_map__set_autocreate(map, false);
+}
+
 std::optional<Failure> setParameters(bpf_object *object, const StageEntry &entry) {
   for (auto &parameter : entry.parameters) {
     int error = setParameter(object, parameter.name, parameter.bytes);
@@ -235,6 +251,35 @@ std::optional<Failure> addMapIds(int program, std::set<uint32_t> &out) {
   return std::nullopt;
 }
 
+bool needsEntries(const bpf_map *map) {
+  switch (bpf_map__type(map)) {
+    case BPF_MAP_TYPE_PERF_EVENT_ARRAY:  // libbpf chooses
+    case BPF_MAP_TYPE_CGROUP_STORAGE:
+    case BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE:
+    case BPF_MAP_TYPE_SK_STORAGE:
+    case BPF_MAP_TYPE_INODE_STORAGE:
+    case BPF_MAP_TYPE_TASK_STORAGE:
+    case BPF_MAP_TYPE_CGRP_STORAGE:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// Some projects leave a map's size to a loader of their own, which sets it before it loads. A map that is used again has the
+// size of the one that it stands for.
+std::optional<Failure> requireSizes(bpf_object *object) {
+  bpf_map *map;
+  bpf_object__for_each_map(map, object) {
+    if (!bpf_map__autocreate(map) || bpf_map__is_internal(map) || bpf_map__max_entries(map) > 0) continue;
+    auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
+    if (needsEntries(map))
+      return refused("the object leaves the size of map " + quoted(mapName(map)) + " (" + (type ? type : "unknown") +
+                     ") to a loader of its own: its max_entries is 0, which the kernel refuses; compile it with a size");
+  }
+  return std::nullopt;
+}
+
 // What the verifier came upon that this kernel does not have. A subprogram's place in the program is not known here: then it is
 // one of those named.
 std::string missingIn(const char *log, const std::string &function, uint32_t shift) {
@@ -281,6 +326,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
                    quoted(bpf_program__section_name(entry)) + "), and a chain takes only TC programs");
   }
   if (auto failure = choosePrograms(*opened, entry, code)) return *failure;
+  chooseMaps(object, code);
   if (auto failure = setParameters(object, wanted)) return *failure;
 
   // Where maps are pinned is the caller's choice, never the object's: pods would share them. Names are taken now,
@@ -297,6 +343,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   }
   if (auto failure = leaveOutMaps(object, spec.without)) return *failure;
   if (auto failure = reuseMaps(object, spec.reuse)) return *failure;
+  if (auto failure = requireSizes(object)) return *failure;
 
   std::string name = identifier(spec.name);
   std::optional<StageTypes> types;
@@ -312,15 +359,14 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   bpf_object__for_each_program(program, object) bpf_program__set_log_buf(program, log.get(), kLogSize);
 
   Head head(entry,
-            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters, {0},
-             spec.trace},
+            {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters,
+             spec.endings, spec.name, {0}, spec.trace},
             name, types);
   int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
   if (error) return explain(-error, spec, log.get(), head.shift());
   takeLog();
 
-  // Of an object's maps, those that none of its loaded programs uses live no longer than its descriptors, which go now: an
-  // agent's object brings the tables of all its probes along.
+  // Maps that none of the loaded programs uses live no longer than the object's descriptors, which go now.
   std::set<uint32_t> used;
   bpf_object__for_each_program(program, object)
     if (bpf_program__fd(program) >= 0)

@@ -31,6 +31,7 @@ struct StageSpec {
   std::vector<int32_t> proceedOn;
   bool closed;
   int chain, counters;
+  std::vector<int> endings;
   bool countHead;
   std::vector<ReusedMap> reuse;
   std::vector<std::string> without;

@@ -2,7 +2,7 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { address, formatIpv6, ipv4, ipv6, parseIpv4, parseIpv6, prefix } from "./address.ts";
+import { address, formatIpv6, ipv4, ipv6, mac, parseIpv4, parseIpv6, prefix } from "./address.ts";
 import { BadValue } from "./value.ts";
 
 const texts = [
@@ -71,6 +71,17 @@ test("addresses in network order, IPv4 mapped where either family fits", () => {
   assert.is(address.decode(address.encode("10.1.2.3")), "10.1.2.3");
   assert.is(address.decode(address.encode("2001:DB8::1")), "2001:db8::1");
   assert.is(ipv6.decode(ipv6.encode("::FFFF:1.2.3.4")), "::ffff:1.2.3.4");
+});
+
+test("a MAC, which is nothing where it is all zero", () => {
+  assert.is(mac.encode("02:00:00:00:AB:01").toString("hex"), "02000000ab01");
+  assert.is(mac.decode(mac.encode("02:00:00:00:AB:01")), "02:00:00:00:ab:01");
+  assert.is(mac.decode(Buffer.alloc(6)), "");
+  for (const text of ["", "02:00:00:00:00", "02-00-00-00-00-01", "02:00:00:00:00:01:02", "2:0:0:0:0:1"])
+    assert.throws(
+      () => mac.encode(text),
+      (error: unknown) => error instanceof BadValue && error.message.includes("is not a MAC address such as"),
+    );
 });
 
 const prefixes: [text: string, canonical: string, hex: string][] = [

@@ -11,6 +11,10 @@ import { KernelError, type ObjectInfo } from "../kernel/port.ts";
 import { isProgramName, openCatalog } from "./catalog.ts";
 
 /** Objects are one line of text here: the section of each program. */
+const mapTagsOf: Record<string, string[]> = {
+  deny_list: ["remora:scope=node", "remora:when=rate"],
+  ended: ["remora:told=ending"],
+};
 const kernel = {
   inspected: 0,
   inspectObject(object: Buffer): ObjectInfo {
@@ -26,16 +30,16 @@ const kernel = {
         inner: false,
         resizes: false,
       })),
-      maps: ["flows", "deny_list", ".rodata"].map((name) => ({
+      maps: ["flows", "deny_list", "ended", ".rodata"].map((name) => ({
         name,
-        type: "hash",
+        type: name === "ended" ? "percpu_array" : "hash",
         keySize: 4,
-        valueSize: 4,
+        valueSize: name === "ended" ? 24 : 4,
         maxEntries: 1,
         flags: 0,
         pinned: false,
         internal: name.startsWith("."),
-        tags: name === "deny_list" ? ["remora:scope=node", "remora:when=rate"] : [],
+        tags: mapTagsOf[name] ?? [],
         layout: "",
       })),
       parameters: [
@@ -91,6 +95,7 @@ test("a program without a manifest has the defaults", async () => {
   assert.equal(program.proceedOn, [-1, 0, 3]);
   assert.equal(program.mapScopes, { deny_list: "node" });
   assert.equal(program.mapConditions, { deny_list: "rate" });
+  assert.equal(program.endingMaps, ["ended"]);
   assert.is(program.at, "pod");
   assert.is(program.failurePolicy, undefined);
   assert.is(program.object.toString(), "tc");

@@ -167,6 +167,7 @@ function loadProgram(
     proceedOn: manifest.proceedOn ?? [...defaultProceedOn],
     mapScopes: scopesOf(path, manifestPath, info, manifest.maps),
     mapConditions: conditionsOf(path, info),
+    endingMaps: endingMapsOf(path, info),
     params: manifest.params,
     failurePolicy: manifest.failurePolicy,
     namespaces: manifest.namespaces,
@@ -258,6 +259,21 @@ function conditionsOf(path: string, info: ObjectInfo): CatalogProgram["mapCondit
     );
   });
   return Object.fromEntries(conditions);
+}
+
+/** The size of `struct remora_ending` (bpf/include/remora/ending.h). */
+const endingSize = 24;
+
+function endingMapsOf(path: string, info: ObjectInfo): string[] {
+  const maps = info.maps.filter((map) => !map.internal && tagsOf(path, map).told === "ending");
+  for (const { name, type, keySize, valueSize } of maps)
+    if (type !== "percpu_array" || keySize !== 4 || valueSize !== endingSize)
+      throw new RemoraError(
+        code.badObject,
+        `${path}: map ${name}: its tag "remora:told=ending" asks for a per-CPU array of struct remora_ending ` +
+          `(${endingSize} bytes); it is a ${type} with values of ${valueSize} bytes`,
+      );
+  return maps.map(({ name }) => name);
 }
 
 function tagsOf(path: string, map: ObjectMap): MapTags {

@@ -32,26 +32,8 @@ function inSection(program: ObjectProgram): string {
   return `${program.name} (section ${program.section})`;
 }
 
-/** Maps that have no number of entries, or one that the kernel chooses. */
-const unsized = /^perf_event_array$|_storage(_deprecated)?$|^unknown$/;
-
-/** Some projects leave a map's size to a loader of their own, which sets it before it loads. Throws RemoraError badObject. */
-function requireSizes(path: string, info: ObjectInfo): void {
-  const left = info.maps.filter(
-    ({ type, maxEntries, internal }) => maxEntries === 0 && !internal && !unsized.test(type),
-  );
-  if (left.length === 0) return;
-  const maps = listed(left.map(({ name, type }) => `${name} (${type})`));
-  throw new RemoraError(
-    code.badObject,
-    `${path} leaves the size of ${left.length === 1 ? "a map" : "maps"} to a loader of its own: ${maps} ` +
-      `${left.length === 1 ? "has" : "have"} max_entries 0, which the kernel refuses; compile it with a size`,
-  );
-}
-
 /** Finds the entries of an object whose manifest names none. Throws RemoraError badObject. */
 export function findEntry(path: string, info: ObjectInfo): Entry {
-  requireSizes(path, info);
   const candidates = candidatesOf(info);
   const [only] = candidates;
   if (only === undefined) throw new RemoraError(code.badObject, `${path} ${whyNoEntry(info)}`);
@@ -89,7 +71,6 @@ function whyNoEntry(info: ObjectInfo): string {
 
 /** Checks the functions that a manifest names. Throws RemoraError badManifest. */
 export function checkEntry(manifestPath: string, info: ObjectInfo, wanted: Record<string, string | undefined>): Entry {
-  requireSizes(manifestPath.replace(/\.yaml$/, ".bpf.o"), info);
   const entry: Entry = {};
   for (const direction of directions) {
     const name = wanted[direction];

@@ -73,18 +73,23 @@ export interface MapTags {
   scope?: (typeof scopes)[number];
   /** The parameter without which the program does not use the map. */
   when?: string;
+  /** What the stages behind the program write into it. */
+  told?: "ending";
 }
 
 /** Throws BadTag. */
 export function mapTags(tags: readonly string[]): MapTags {
   const read: MapTags = {};
   for (const { tag, key, value } of ownTags(tags)) {
-    const scope = key === "scope" ? scopes.find((candidate) => candidate === value) : undefined;
-    if (scope === undefined && (key !== "when" || value === ""))
-      throw new BadTag(`its tag "${tag}" is not remora:scope=pod, remora:scope=node or remora:when=PARAMETER`);
+    const scope = scopes.find((candidate) => candidate === value);
     if (read[key as keyof MapTags] !== undefined) throw new BadTag(`its tag "${tag}" comes after another ${key}`);
-    if (scope === undefined) read.when = value;
-    else read.scope = scope;
+    if (key === "scope" && scope !== undefined) read.scope = scope;
+    else if (key === "when" && value !== "") read.when = value;
+    else if (key === "told" && value === "ending") read.told = value;
+    else
+      throw new BadTag(
+        `its tag "${tag}" is not remora:scope=pod, remora:scope=node, remora:when=PARAMETER or remora:told=ending`,
+      );
   }
   return read;
 }

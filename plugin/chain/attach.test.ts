@@ -46,6 +46,33 @@ function caught(act: () => void): unknown {
   return undefined;
 }
 
+test("stages behind a program that wants to know how packets end get its map, in its own place", () => {
+  const kernel = machine();
+  const ended = { name: "ended", type: "percpu_array", valueSize: 24 };
+  const log = select(kernel, "log", {
+    entry: { ingress: "from", egress: "to" },
+    maps: [ended, { name: "flows" }],
+    change: { endingMaps: ["ended"] },
+  });
+  const wall = select(kernel, "wall", { directions: ["egress"], select: { at: "host" } });
+  attach(kernel, plan(input(kernel, [select(kernel, "plain"), log, select(kernel, "acl"), log, wall])));
+  for (const [place, told] of [
+    ["ingress", [0, 0, 1, 1]],
+    ["egress", [0, 0, 1, 1]],
+    ["host", [0]],
+  ] as const)
+    assert.equal(
+      kernel.chains(place)[0]?.map(({ endings = [] }) => endings.length),
+      told,
+      place,
+    );
+  assert.equal(kernel.mistakes, []);
+  assert.is(kernel.openFds(), 0);
+  check(kernel, bpffs, id, netns);
+  detach(kernel, bpffs, id);
+  assert.equal(kernel.left(), []);
+});
+
 test("a chain in each direction, its state pinned, no descriptor left", () => {
   const kernel = machine();
   attach(kernel, richPlan(kernel));

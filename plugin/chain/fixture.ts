@@ -38,6 +38,7 @@ export function select(kernel: FakeKernel, name: string, sketch: ProgramSketch =
       proceedOn: [-1, 0, 3],
       mapScopes: {},
       mapConditions: {},
+      endingMaps: [],
       params: {},
       failurePolicy: undefined,
       namespaces: undefined,

@@ -49,8 +49,7 @@ export class EntryFailed extends Error {
 export type Carried = (place: ChainPlace, position: number) => StageRequest["reuse"];
 
 /**
- * Creates the maps of each place, loads its stages and puts them into their slots; the last position first, so that
- * each finds the slot it calls already filled, and the kernel has no jump to patch in a program that is loaded.
+ * Creates the maps of each place, loads its stages and puts them into their slots.
  *
  * @throws EntryFailed for a program that does not load; KernelError.
  */
@@ -90,7 +89,7 @@ export function loadGeneration(
       stages: new Array(stages.length),
     };
     generation[place] = loaded;
-    for (const [position, stage] of [...stages.entries()].reverse()) {
+    for (const [position, stage] of loadOrder(stages)) {
       const slot = { place, position, stage, length: stages.length };
       const one = loadStage(kernel, plan, slot, generation, handles, carried(place, position));
       loaded.stages[position] = one;
@@ -98,6 +97,30 @@ export function loadGeneration(
     }
   }
   return generation;
+}
+
+/**
+ * The last position first, so that each finds the slot it calls already filled, and the kernel has no jump to patch in a
+ * program that is loaded. But before all others those that want to be told of endings, whose maps the others need.
+ */
+function loadOrder(stages: PlannedStage[]): [position: number, stage: PlannedStage][] {
+  const all = [...stages.entries()];
+  const isTold = ([, stage]: (typeof all)[number]): boolean => endingMapsOf(stage.entries[0].selected).length > 0;
+  return [...all.filter(isTold), ...all.filter((one) => !isTold(one)).reverse()];
+}
+
+/** The maps of a program in which stages behind it tell how a packet ended. */
+export function endingMapsOf(selected: Selected): string[] {
+  const without = unneededMaps(selected);
+  return selected.program.endingMaps.filter((name) => !without.includes(name));
+}
+
+/** Those of the programs before a position. */
+function endingsAt(plan: ChainPlan, { stages }: LoadedChain, place: ChainPlace, position: number): Fd[] {
+  return plan.stages[place].slice(0, position).flatMap(({ entries: [{ selected }] }, at) => {
+    const names = endingMapsOf(selected);
+    return stages[at]?.maps.filter(({ name }) => names.includes(name)).map(({ fd }) => fd) ?? [];
+  });
 }
 
 function createBase(kernel: KernelPort, length: number, handles: Handles): { fd: Fd; id: number } {
@@ -130,6 +153,7 @@ function loadStage(
     chain: own.chain,
     counters: own.counters,
     countHead: stage.countHead,
+    endings: endingsAt(plan, own, place, position),
     without,
   };
   const shared = sharedMaps(stage, generation);

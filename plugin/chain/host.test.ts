@@ -228,6 +228,33 @@ test("a settle does not attach where another host's end is by now: an ADD that d
   }
 });
 
+for (const [from, to] of [
+  ["a wall", "a wall@host"],
+  ["a wall@host", "a wall"],
+  ["a wall b@host", "a b@host wall@host"],
+  ["a b@host wall@host", "a wall b@host"],
+] as const)
+  test(`from "${from}" to "${to}": what moves is missing at no moment, nor when the change dies and is settled`, () => {
+    for (let nth = 1; ; nth++) {
+      const kernel = machine();
+      attach(kernel, planOf(kernel, from));
+      const stands = (operation: string): void => {
+        const [, egress = "", host = ""] = chains(kernel);
+        assert.match(`${egress} ${host}`, /wall/, `${nth}, before ${operation}`);
+      };
+      kernel.interfere = stands;
+      kernel.crashAt(nth);
+      caught(() => replace(kernel, planOf(kernel, to, 2), recordOf(kernel)));
+      const done = !kernel.dead;
+      kernel.restart();
+      settle(kernel, pins);
+      stands("the end");
+      kernel.interfere = undefined;
+      check(kernel, bpffs, id, netns);
+      if (done) break;
+    }
+  });
+
 /** Somebody's program on ingress of the host's end, before all who are there. */
 function strangerFirst(kernel: FakeKernel): void {
   const { ifindex } = kernel.findPeer(netns, id.ifname);

@@ -54,7 +54,7 @@ export function replace(
   const pins = pinsOf(plan.bpffs, plan.id);
   const undo = new Undo();
   using handles = new Handles(kernel);
-  let record: AttachmentRecord;
+  let record: AttachmentRecord | undefined;
   let decided = false;
   undo.push(() => {
     const attempts = new Attempts();
@@ -72,10 +72,10 @@ export function replace(
     writeRecord(kernel, pins.nextRecord, record, undo);
     if (lock?.held() === false) throw overtaken(plan.id);
     decided = true;
-    point(kernel, pins, record);
+    point(kernel, pins, record, old);
     finish(kernel, pins);
   } catch (error) {
-    if (!decided || pointBack(kernel, pins, old, report)) undo.unwind(report);
+    if (!decided || pointBack(kernel, pins, old, record, report)) undo.unwind(report);
     throw byOvertaking(error, plan.id) ?? error;
   }
   try {
@@ -95,10 +95,11 @@ function pointBack(
   kernel: KernelPort,
   pins: AttachmentPins,
   old: AttachmentRecord,
+  record: AttachmentRecord | undefined,
   report: (error: unknown) => void,
 ): boolean {
   try {
-    point(kernel, pins, old);
+    point(kernel, pins, old, record);
     kernel.removePin(pins.nextRecord);
     // For a moment packets went into what is taken back now.
     kernel.awaitPrograms();

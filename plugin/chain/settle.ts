@@ -47,13 +47,13 @@ function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {
   if (!old && !hookStates(kernel, pins).includes("attached")) return undefined;
   const what = old ? "change" : "ADD";
   try {
-    point(kernel, pins, next);
+    point(kernel, pins, next, old);
     finish(kernel, pins);
     return `an interrupted ${what} was completed: generation ${next.generation}`;
   } catch (error) {
     try {
       if (old) {
-        point(kernel, pins, old);
+        point(kernel, pins, old, next);
         kernel.removePin(pins.nextRecord);
       } else removeAttachment(kernel, pins);
     } catch {
@@ -63,12 +63,39 @@ function decide(kernel: KernelPort, pins: AttachmentPins): string | undefined {
   }
 }
 
-/** Gives each link the first stage of a record's chain. Does nothing where it has it, and may be repeated. */
-export function point(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): void {
-  const heads = chainPlaces.map((place) => ({ place, head: record.chains[place]?.stages[0]?.programId }));
+/**
+ * Gives each link the first stage of a record's chain. Does nothing where it has it, and may be repeated.
+ *
+ * A packet of the pod passes two chains, one after the other, and they are switched one after the other. A program that moves
+ * between them must not be in neither meanwhile: where the host's end gains one, it comes first. (Where one moves there and
+ * another back in the same change, the latter is missing for that moment.)
+ *
+ * @param before what the links may still point to, if that is known.
+ */
+export function point(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  before?: AttachmentRecord,
+): void {
+  const places = gainsAtHost(record, before) ? chainPlaces.toReversed() : chainPlaces;
+  const heads = places.map((place) => ({ place, head: record.chains[place]?.stages[0]?.programId }));
   for (const { place, head } of heads) if (head !== undefined) pointOne(kernel, pins, record, place, head);
   // What only takes away comes last: nothing after it can fail and want it back.
   for (const { place, head } of heads) if (head === undefined) unhook(kernel, pins, place);
+}
+
+function gainsAtHost(record: AttachmentRecord, before: AttachmentRecord | undefined): boolean {
+  const there = programsAtHost(before);
+  return programsAtHost(record).some((name) => {
+    const index = there.indexOf(name);
+    if (index >= 0) there.splice(index, 1);
+    return index < 0;
+  });
+}
+
+function programsAtHost(record: AttachmentRecord | undefined): string[] {
+  return (record?.chains.host?.stages ?? []).flatMap(({ entries }) => entries.map(({ program }) => program));
 }
 
 function pointOne(

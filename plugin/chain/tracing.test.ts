@@ -22,9 +22,15 @@ const request = { directions: [...directions], sample: 3, bytes: 128, size: 4096
 
 function attached(): { kernel: FakeKernel; selected: Selected[]; trace(): ReturnType<typeof startTrace> } {
   const kernel = machine();
-  const maps = [{ name: "flows" }, { name: "count.rodata", internal: true }, { name: "count.bss", internal: true }];
+  const ended = { name: "ended", type: "percpu_array", valueSize: 24 };
+  const maps = [
+    { name: "flows" },
+    ended,
+    { name: "count.rodata", internal: true },
+    { name: "count.bss", internal: true },
+  ];
   const wall = select(kernel, "wall", { directions: ["egress"], select: { at: "host" } });
-  const selected = [select(kernel, "count", { maps }), select(kernel, "acl"), wall];
+  const selected = [select(kernel, "count", { maps, change: { endingMaps: ["ended"] } }), select(kernel, "acl"), wall];
   attach(kernel, plan(input(kernel, selected)));
   const again = ({ entries: [entry] }: { entries: { program: string }[] }): Selected =>
     selected.find(({ program }) => program.name === entry?.program) as Selected;
@@ -54,7 +60,11 @@ test("the same chain with its own maps and counters, reporting; and then the pla
     );
     assert.equal(
       chain?.[0]?.reuse.map(({ name }) => name),
-      ["flows", "count.bss"],
+      ["flows", "ended", "count.bss"],
+    );
+    assert.equal(
+      chain?.map(({ endings = [] }) => endings.length),
+      [0, 1],
     );
   }
   assert.equal(

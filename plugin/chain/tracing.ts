@@ -12,6 +12,7 @@ import {
 } from "../kernel/port.ts";
 import type { Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
+import { endingMapsOf } from "./generation.ts";
 import { type Hook, hooks } from "./hook.ts";
 import { busy, Lock, lock, lockDeadlines } from "./lock.ts";
 import type { AttachmentPins } from "./pins.ts";
@@ -184,6 +185,7 @@ function loadChain(
       chain,
       counters,
       countHead: stage.countHead,
+      endings: stages.slice(0, position).flatMap((before) => endingsOf(kernel, before, again(before), handles)),
       reuse: sameMaps(kernel, stage, selected, handles),
       without: unneededMaps(selected),
       trace,
@@ -210,4 +212,10 @@ function sameMaps(
   return stage.maps
     .filter(({ name }) => variable.some((map) => map.name === name))
     .map(({ name, id }) => ({ name, fd: handles.own(kernel.openMapById(id)) }));
+}
+
+/** The maps in which stages behind this one tell how a packet ended. */
+function endingsOf(kernel: KernelPort, stage: RecordedStage, selected: Selected, handles: Handles): Fd[] {
+  const names = endingMapsOf(selected);
+  return stage.maps.filter(({ name }) => names.includes(name)).map(({ id }) => handles.own(kernel.openMapById(id)));
 }

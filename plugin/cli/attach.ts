@@ -3,6 +3,7 @@
 
 import { resolve } from "node:path";
 import { attach } from "../chain/attach.ts";
+import { findAttachments } from "../chain/attachments.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
 import { chooseHook } from "../chain/hook.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
@@ -13,7 +14,7 @@ import { readRecord } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
 import { code, RemoraError } from "../errors.ts";
 import { type InterfaceInfo, KernelError, type KernelPort } from "../kernel/port.ts";
-import type { NodeConfig } from "../model.ts";
+import type { AttachmentId, NodeConfig } from "../model.ts";
 import { assignedNow } from "../select/assigned.ts";
 import { choose, givenDirs, programHelp, programOptions, readWishes } from "./chosen.ts";
 import { type Command, UsageError } from "./command.ts";
@@ -60,6 +61,7 @@ that came with this executable.
     if (!/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(containerId))
       throw new UsageError(`--container ${containerId}: letters, digits, "_", "." and "-" make a container id`);
     const id = { network: manualNetwork, containerId, ifname };
+    refuseSecondOf(kernel, bpffs, id);
     const assigned = assignedNow(kernel, { netns: path, ifname }, device);
     const selected = await choose(kernel, programDirs, wishes, { assigned });
     const chain = plan({
@@ -96,6 +98,19 @@ function hookNamed(text = "auto"): NodeConfig["hook"] {
   const hook = (["auto", "tcx", "clsact"] as const).find((one) => one === text);
   if (hook === undefined) throw new UsageError(`--hook ${text}: it is auto, tcx or clsact`);
   return hook;
+}
+
+/** A container's interface is named by its id and the interface's name, in every command: one network has it. */
+function refuseSecondOf(kernel: KernelPort, bpffs: string, { network, containerId, ifname }: AttachmentId): void {
+  const other = findAttachments(kernel, bpffs).find(
+    ({ id }) => id.containerId === containerId && id.ifname === ifname && id.network !== network,
+  );
+  if (other)
+    throw new RemoraError(
+      code.tryAgainLater,
+      `${ifname} of container ${containerId} has a chain already, of network ${other.id.network}: change it with ` +
+        "remora apply, or give another --container",
+    );
 }
 
 function findDevice(kernel: KernelPort, netns: string, ifname: string): InterfaceInfo {

@@ -91,11 +91,11 @@ test("gc --dry-run says what gc then does, and does not do it", async () => {
   const before = kernel.left();
   const removed = [{ ...id, reason: "its interface is gone" }];
   const dry = await remora(kernel, "gc", "--dry-run", "--json");
-  assert.equal(JSON.parse(dry.stdout), { dryRun: true, removed, settled: [], failed: [] });
+  assert.equal(JSON.parse(dry.stdout), { dryRun: true, removed, settled: [], failed: [], kept: [] });
   assert.equal(kernel.left(), before);
   const wet = await remora(kernel, "gc", "--json");
   assert.is(wet.status, 0);
-  assert.equal(JSON.parse(wet.stdout), { dryRun: false, removed, settled: [], failed: [] });
+  assert.equal(JSON.parse(wet.stdout), { dryRun: false, removed, settled: [], failed: [], kept: [] });
   assert.equal((await remora(kernel, "status", "--json")).stdout, '{"attachments":[]}\n');
   assert.is(kernel.files().filter((path) => path.startsWith(`${bpffs}/podnet/`)).length, 0);
 });

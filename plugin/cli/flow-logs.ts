@@ -4,6 +4,7 @@
 import { chainPlaces } from "../chain/places.ts";
 import { type AttachmentRecord, readRecord } from "../chain/record.ts";
 import { code, RemoraError } from "../errors.ts";
+import type { ReadOther } from "../flows/flow.ts";
 import { directions, type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { Recorded } from "./records.ts";
 import { ownerOf } from "./selector.ts";
@@ -12,8 +13,8 @@ export interface LogKind<Item> {
   program: string;
   /** The map that holds its items. */
   map: string;
-  /** Makes a reader of the map. */
-  reader(map: Fd): () => Item[];
+  /** Makes a reader of the map, which may look into the program's others. */
+  reader(map: Fd, other: ReadOther): () => Item[];
 }
 
 export class Log<Item> implements Disposable {
@@ -49,11 +50,11 @@ export class Log<Item> implements Disposable {
     this.#kernel.close(before.fd);
   }
 
-  /** Reads another map of the same program. Undefined where it has none of that name. */
+  /** Reads another map of the same program. Undefined where it has none of that name, and where it went with the log. */
   readOther<T>(map: string, read: (map: Fd) => T): T | undefined {
-    const id = mapOf(this.recorded.record, this.#kind.program, map);
-    if (id === undefined) return undefined;
-    const fd = this.#kernel.openMapById(id);
+    const id = this.#current(map);
+    const fd = id === undefined ? undefined : unlessGone(() => this.#kernel.openMapById(id));
+    if (fd === undefined) return undefined;
     try {
       return read(fd);
     } finally {
@@ -65,24 +66,30 @@ export class Log<Item> implements Disposable {
     this.#kernel.close(this.#open.fd);
   }
 
-  #current(): number | undefined {
-    try {
-      const record = readRecord(this.#kernel, this.recorded.pins);
-      return record && mapOf(record, this.#kind.program, this.#kind.map);
-    } catch (error) {
-      if (error instanceof KernelError && error.code === "ENOENT") return undefined; // it goes at this moment
-      throw error;
-    }
+  /** The id of a map of the log's program today. */
+  #current(map = this.#kind.map): number | undefined {
+    const record = unlessGone(() => readRecord(this.#kernel, this.recorded.pins));
+    return record && mapOf(record, this.#kind.program, map);
   }
 
   #opened(id: number): { id: number; fd: Fd; read: () => Item[] } {
     const fd = this.#kernel.openMapById(id);
     try {
-      return { id, fd, read: this.#kind.reader(fd) };
+      return { id, fd, read: this.#kind.reader(fd, (name, read) => this.readOther(name, read)) };
     } catch (error) {
       this.#kernel.close(fd);
       throw error;
     }
+  }
+}
+
+/** Undefined for what goes at this moment. */
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+    throw error;
   }
 }
 

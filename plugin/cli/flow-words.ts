@@ -61,9 +61,10 @@ export function flowObject(recorded: Recorded, flow: Flow) {
   const protocol = protocolName(flow.protocol);
   const icmp = icmpOf(flow);
   const ports = hasPorts(protocol) ? { localPort: local.port, remotePort: remote.port } : {};
-  const side = ({ packets, bytes, tcpFlags: flags, retransmissions }: FlowSide) => ({
+  const side = ({ packets, bytes, dropped, tcpFlags: flags, retransmissions }: FlowSide) => ({
     packets,
     bytes,
+    dropped,
     ...(protocol === "tcp" && { tcpFlags: tcpFlags(flags), retransmissions }),
   });
   return {
@@ -84,6 +85,7 @@ export function flowObject(recorded: Recorded, flow: Flow) {
       podRttMs: flow.podRtt === undefined ? null : rounded(flow.podRtt),
     }),
     state: stateOf(flow),
+    ...(flow.droppedBy && { droppedBy: flow.droppedBy }),
   };
 }
 
@@ -101,6 +103,7 @@ const flowColumns: Column[] = [
   { title: "rtt", align: "right", optional: true },
   { title: "resent", align: "right", optional: true },
   { title: "state" },
+  { title: "dropped", optional: true },
 ];
 
 /** A table; the pod's own address stands in it only where the pod has several of a family. */
@@ -132,10 +135,19 @@ export function flowTable(page: Page, flows: { recorded: Recorded; flow: Flow }[
         state === "reset" || (state === "oneway" && protocol === "tcp")
           ? { text: stateText(flow), tone: "warn" }
           : stateText(flow),
+        droppedOf(flow) > 0 ? { text: droppedText(flow), tone: "warn" } : "",
       ],
     };
   });
   return table(page, flowColumns, rows);
+}
+
+function droppedOf({ sent, received }: Flow): number {
+  return sent.dropped + received.dropped;
+}
+
+function droppedText(flow: Flow): string {
+  return `${short(droppedOf(flow))} by ${printable(flow.droppedBy)}`;
 }
 
 function stateText(flow: Flow): string {
@@ -161,6 +173,7 @@ export function flowLine({ event, flow }: Change, ifname: string): string {
     `received ${sideText(flow.received)}`,
     flow.remoteRtt === undefined ? "" : `rtt ${digits(flow.remoteRtt)} ms`,
     resent > 0 ? `${resent} resent` : "",
+    droppedOf(flow) > 0 ? `dropped ${droppedText(flow)}` : "",
     stateText(flow),
   ];
   return printable(words.filter((word) => word !== "").join("  "));

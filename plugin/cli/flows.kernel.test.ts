@@ -198,6 +198,11 @@ test("what a pod sent and received is told, flow by flow", async () => {
   assert.equal([discarded.state, discarded.sent.packets, discarded.sent.bytes], ["oneway", 1, 14 + 20 + 8 + 10]);
   assert.equal([logs.length, logs[0].kept, logs[0].forgotten, logs[0].refused], [1, all.length, 0, 0]);
   assert.equal(logs[0].droppedBehind, [{ direction: "egress", program: "acl", packets: 1 }]);
+  // That one was the last packet of its CPU, whose end is not in its record yet.
+  assert.equal(
+    [discarded.sent.dropped, discarded.droppedBy, out.sent.dropped, out.droppedBy],
+    [1, "acl", 0, undefined],
+  );
 
   // Filters, order and limit.
   // Each run relates the kernel's clock to the wall's anew, to a millisecond.
@@ -211,10 +216,8 @@ test("what a pod sent and received is told, flow by flow", async () => {
     assert.equal(timeless((await json(made, ...argv.split(" "))).flows), timeless([flow]), argv);
 
   const page = await flows(made, "--proto", "tcp");
-  assert.match(
-    page.stdout,
-    new RegExp(`^shop/web {2}eth0 {2}3 of ${all.length} flows; dropped behind flow-log: acl 1 \\(egress\\)\n`),
-  );
+  // The kernels may have spoken to each other meanwhile.
+  assert.match(page.stdout, /^shop\/web {2}eth0 {2}3 of \d+ flows; dropped behind flow-log: acl 1 \(egress\)\n/);
   assert.match(page.stdout, / +\d+s {2}tcp {4}out {2}.*10\.99\.0\.1:8080 .* ms .* closed\n/);
   assert.match(page.stdout, / tcp {4}in {3}.*\[fd99::1\]:\d+ .* closed\n/);
   assert.match(page.stdout, / 10\.99\.0\.1:81 .* 1\/1 .* reset\n/);
@@ -268,12 +271,12 @@ test("a file of a pod with two interfaces has a domain for each, named", () => {
       ...{ key: "a", protocol: 17, initiator: "local", first: 1000, last: 2000, connections: 0 },
       local: { address: Buffer.from([10, 0, 0, 2]), port: 4000 },
       remote: { address: Buffer.from([10, 0, 0, 1]), port: 53 },
-      sent: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
-      received: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
-      ...{ remoteRtt: undefined, podRtt: undefined },
+      sent: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0, dropped: 0 },
+      received: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0, dropped: 0 },
+      ...{ remoteRtt: undefined, podRtt: undefined, droppedBy: "" },
     },
-    sent: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
-    received: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0 },
+    sent: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0, dropped: 0 },
+    received: { packets: 1, bytes: 60, ipBytes: 46, tcpFlags: 0, retransmissions: 0, dropped: 0 },
     since: 1000,
   };
   const [first, second] = ["eth0", "net1"].map(

@@ -58,6 +58,7 @@ name, namespace/name, a container id, or the beginning of one.
   out, in  who began: the pod, or the remote side      sent/received  of the pod
   rtt      how long the remote side took to answer the handshake, the way there and back included
   resent   TCP segments seen again or out of order, both directions
+  dropped  packets that a later program of the chain dropped, and which program
 
 --follow begins with what is there, then tells what changes, and ends with Ctrl-C or with the log.
 
@@ -67,10 +68,10 @@ DNS have no standard elements and are not in it. With --follow each interval app
 to flows; what stands in the file is whole at any time.
 
 --json prints {"flows":[{"pod","containerId","ifname","protocol","local","remote","localPort",
-"remotePort","initiator","first","last","sent":{"packets","bytes","tcpFlags","retransmissions"},
-"received":{...},"connections","rttMs","podRttMs","state"}],"logs":[{"kept","forgotten",
-"droppedBehind":[{"direction","program","packets"}],...}]}; with --follow a flow a line, with
-"event": new, update or end. --dns: {"transactions":[{"asked","direction","client","server",
+"remotePort","initiator","first","last","sent":{"packets","bytes","dropped","tcpFlags",
+"retransmissions"},"received":{...},"connections","rttMs","podRttMs","state","droppedBy"}],
+"logs":[{"kept","forgotten","droppedBehind":[{"direction","program","packets"}],...}]}; with
+--follow a flow a line, with "event": new, update or end. --dns: {"transactions":[{"asked","direction","client","server",
 "name","type","queries","answer":{"latencyMs","rcode","records","truncated"}|null,...}]}.`,
   async run({ args, io, tools, json, bpffs }) {
     const [selector] = args.positionals;
@@ -159,7 +160,7 @@ async function showFlows(session: Session, recorded: Recorded[]): Promise<void> 
   using logs = new Logs(kernel, recorded, {
     program: flowLog.program,
     map: flowLog.flows,
-    reader: (map) => flowReader(kernel, map, clock),
+    reader: (map, other) => flowReader(kernel, map, clock, other),
   });
   const sources = logs.all.map(({ recorded: one }) => one);
   using file = wish.ipfix === undefined ? undefined : new FlowExport(wish.ipfix, sources, watch.date());

@@ -18,9 +18,10 @@ export const command: Command = {
   },
   help: `
 Removes the attachments of every network whose interface or network namespace is gone, and what an
-interrupted ADD left half made, once nothing was added to it for ${defaultGraceSeconds} seconds. What is attached to
-a live interface stays; where a change of its chain was interrupted, the change is finished or taken
-back. What somebody is at work on is left alone. Exit status 1 where something could not be done.
+interrupted ADD left before it attached anything, once nothing was added to it for ${defaultGraceSeconds} seconds.
+What is attached to a live interface stays; where an ADD or a change of its chain was interrupted,
+that is finished or taken back, and a DEL that was interrupted is finished. What somebody is at work
+on is left alone. Exit status 1 where something could not be done.
 
 Maps that pods share go when no pod uses them; those that were filled by hand (remora maps --node)
 stay, and are named.

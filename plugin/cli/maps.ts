@@ -98,7 +98,10 @@ export function readMaps(kernel: KernelPort, recorded: Recorded[], wanted: Wante
       chain?.stages.forEach((stage, position) => {
         if (!stage.entries.some(({ program }) => program === wanted.program)) return;
         found = true;
-        for (const [id, info] of mapsOf(kernel, stage, [chain.chainId, chain.countersId])) {
+        // A stage also writes into maps of programs before it, which want to know how packets end.
+        const before = chain.stages.slice(0, position).flatMap(({ maps }) => maps.map(({ id }) => id));
+        const others = before.filter((id) => !stage.maps.some((map) => map.id === id));
+        for (const [id, info] of mapsOf(kernel, stage, [chain.chainId, chain.countersId, ...others])) {
           const name = stage.maps.find((map) => map.id === id)?.name ?? info.name;
           names.add(name);
           const known = shown.get(id);

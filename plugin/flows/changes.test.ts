@@ -11,6 +11,7 @@ const side = (packets: number, tcpFlags = 0): FlowSide => ({
   ipBytes: packets * 100,
   tcpFlags,
   retransmissions: 0,
+  dropped: 0,
 });
 const flow: Flow = {
   key: "a",
@@ -25,6 +26,7 @@ const flow: Flow = {
   connections: 1,
   remoteRtt: undefined,
   podRtt: undefined,
+  droppedBy: "",
 };
 const [fin, syn, rst, ack] = [1, 2, 4, 16];
 

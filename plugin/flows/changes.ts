@@ -30,7 +30,7 @@ export class Changes {
       const known = before?.first === flow.first ? before : undefined;
       const sent = difference(flow.sent, known?.sent);
       const received = difference(flow.received, known?.received);
-      if (known && sent.packets + received.packets === 0) continue;
+      if (known && sent.packets + received.packets + sent.dropped + received.dropped === 0) continue;
       const event = hasEnded(flow) ? "end" : known ? "update" : "new";
       changes.push({ event, flow, sent, received, since: known?.last ?? flow.first });
     }
@@ -48,6 +48,7 @@ function difference(now: FlowSide, before: FlowSide | undefined): FlowSide {
     ipBytes: now.ipBytes - before.ipBytes,
     tcpFlags: now.tcpFlags,
     retransmissions: now.retransmissions - before.retransmissions,
+    dropped: now.dropped - before.dropped,
   };
 }
 

@@ -6,7 +6,13 @@ import { decodeSum, splitCpus } from "../values/decode.ts";
 import { type Endpoint, Layout, typesOf } from "./layout.ts";
 
 /** The program, and its maps. */
-export const flowLog = { program: "flow-log", flows: "flows", counts: "counts" } as const;
+export const flowLog = {
+  program: "flow-log",
+  flows: "flows",
+  counts: "counts",
+  ended: "ended",
+  scratch: "scratch",
+} as const;
 
 /** What one side of a flow sent. */
 export interface FlowSide {
@@ -19,6 +25,8 @@ export interface FlowSide {
   /** All that were seen, as in the header. */
   tcpFlags: number;
   retransmissions: number;
+  /** Of the packets, those that a later program of the chain has dropped. */
+  dropped: number;
 }
 
 export interface Flow {
@@ -44,17 +52,29 @@ export interface Flow {
    */
   remoteRtt: number | undefined;
   podRtt: number | undefined;
+  /** The program that dropped a packet last, its name's first 15 bytes; empty where none was dropped. */
+  droppedBy: string;
 }
 
+/** Reads another map of the same program; undefined where it has none of that name. */
+export type ReadOther = <T>(map: string, read: (map: Fd) => T) => T | undefined;
+
 const ingress = 1; // enum remora_direction
+const flowSize = 40; // struct remora_flow
 
 /**
  * Makes a reader of a flow map; what it gives is in no order.
  *
  * @param clock turns CLOCK_MONOTONIC in nanoseconds into milliseconds since the epoch.
+ * @param other the program's other maps: what became of the last packet of each CPU is not in its record yet.
  * @throws RemoraError unsupported where the map's records are not those of flow-log. KernelError.
  */
-export function flowReader(kernel: KernelPort, map: Fd, clock: (nanoseconds: number) => number): () => Flow[] {
+export function flowReader(
+  kernel: KernelPort,
+  map: Fd,
+  clock: (nanoseconds: number) => number,
+  other: ReadOther = () => undefined,
+): () => Flow[] {
   const types = typesOf(kernel, map, flowLog.program);
   const value = new Layout(types.value, flowLog.program);
   const ends = new Layout(types.key, flowLog.program).flow();
@@ -67,18 +87,24 @@ export function flowReader(kernel: KernelPort, map: Fd, clock: (nanoseconds: num
     "synack_to_ack",
   ]);
   const side = (name: "ingress" | "egress"): ((values: Buffer, at: number) => FlowSide) => {
-    const counted = value.numbers(["packets", "bytes", "ip_bytes", "retransmissions", "tcp_flags"], `${name}.`);
+    const counted = value.numbers(
+      ["packets", "bytes", "ip_bytes", "retransmissions", "dropped", "tcp_flags"],
+      `${name}.`,
+    );
     return (values, at) => {
-      const { packets, bytes, ip_bytes: ipBytes, retransmissions, tcp_flags: flags } = counted(values, at);
-      return { packets, bytes, ipBytes, retransmissions, tcpFlags: flags };
+      const { packets, bytes, ip_bytes: ipBytes, retransmissions, dropped, tcp_flags: flags } = counted(values, at);
+      return { packets, bytes, ipBytes, retransmissions, dropped, tcpFlags: flags };
     };
   };
   const sent = side("egress");
   const received = side("ingress");
+  const droppedBy = value.text("dropped_by");
   const measured = (nanoseconds: number): number | undefined => (nanoseconds > 0 ? nanoseconds / 1e6 : undefined);
 
   return () => {
     const { count, keys, values } = kernel.readMap(map);
+    // Only now: a drop that flow-log itself has just written down is not told twice.
+    const pending = readPending(kernel, other);
     const flows: Flow[] = [];
     for (let index = 0; index < count; index++) {
       const at = index * types.key.size;
@@ -89,7 +115,7 @@ export function flowReader(kernel: KernelPort, map: Fd, clock: (nanoseconds: num
       // Who is called answers the SYN; who calls answers the SYN/ACK.
       const [called, calling] = [measured(read.syn_to_synack), measured(read.synack_to_ack)];
       const { source, destination, protocol } = ends(keys, at);
-      flows.push({
+      const flow: Flow = {
         key: keys.toString("latin1", at, at + types.key.size),
         protocol,
         local: source,
@@ -102,10 +128,57 @@ export function flowReader(kernel: KernelPort, map: Fd, clock: (nanoseconds: num
         connections: read.connections,
         remoteRtt: inbound ? calling : called,
         podRtt: inbound ? called : calling,
-      });
+        droppedBy: droppedBy(values, from),
+      };
+      for (const { key, direction, packets, program } of pending) {
+        if (key !== flow.key) continue;
+        flow[direction].dropped += packets;
+        flow.droppedBy = program;
+      }
+      flows.push(flow);
     }
     return flows;
   };
+}
+
+/** The last packet of a CPU, which a later program has dropped: its record will say so when the next one comes. */
+interface Pending {
+  key: string;
+  direction: "sent" | "received";
+  packets: number;
+  program: string;
+}
+
+const shot = 2; // TC_ACT_SHOT
+
+function readPending(kernel: KernelPort, other: ReadOther): Pending[] {
+  const cpus = (name: string) =>
+    other(name, (map) => {
+      const { value } = typesOf(kernel, map, flowLog.program);
+      const bytes = kernel.lookupMap(map, Buffer.alloc(4)) ?? Buffer.alloc(0);
+      return { layout: new Layout(value, flowLog.program), values: splitCpus(bytes, value.size) };
+    });
+  const endings = cpus(flowLog.ended);
+  const packets = endings && cpus(flowLog.scratch);
+  if (!packets) return [];
+  const ending = endings.layout.numbers(["ending", "verdict"]);
+  const by = endings.layout.text("program");
+  const packet = packets.layout.numbers(["packets", "logged"]);
+  const flow = packets.layout.place("flow", flowSize);
+  return endings.values.flatMap((told, cpu): Pending[] => {
+    const last = packets.values[cpu];
+    if (!last || ending(told, 0).ending === 0 || ending(told, 0).verdict !== shot) return [];
+    const { packets: count, logged } = packet(last, 0);
+    if (logged === 0) return [];
+    return [
+      {
+        key: last.toString("latin1", flow, flow + flowSize),
+        direction: logged === ingress ? "received" : "sent",
+        packets: count,
+        program: by(told, 0),
+      },
+    ];
+  });
 }
 
 /** What flow-log says of itself: its `counts`, of both directions together. */

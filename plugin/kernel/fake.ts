@@ -336,6 +336,7 @@ export class FakeKernel implements KernelPort {
     }
     for (const { name } of request.reuse)
       if (!object.info.maps.some((map) => map.name === name)) refuse(`reuse of ${name}, which is no map of the object`);
+    const endings = (request.endings ?? []).map((fd) => this.#held("loadStage", fd, "map"));
     if (object.refusal)
       throw new KernelError("loadStage", object.refusal.code, object.refusal.message, object.refusal.log);
     for (const name of request.without ?? [])
@@ -352,7 +353,7 @@ export class FakeKernel implements KernelPort {
       kind: "program",
       id: this.#nextId++,
       name: request.name.slice(0, 15),
-      maps: [chain, counters, ...maps.map(({ backing }) => backing)],
+      maps: [chain, counters, ...endings, ...maps.map(({ backing }) => backing)],
       request,
     };
     this.#kept.add(program);

@@ -123,6 +123,8 @@ export interface StageRequest {
   reuse: { name: string; fd: Fd }[];
   /** Maps of the object that are not made: with these parameters its code does not reach them. */
   without?: string[];
+  /** PERCPU_ARRAYs of one `struct remora_ending` (bpf/include/remora/ending.h): told how a packet ends here, by this name. */
+  endings?: Fd[];
   /** Reports each packet, when it reaches the chain and after each program. Verdicts stay as they are. */
   trace?: StageTrace;
 }

@@ -40,6 +40,7 @@ export function program(name: string, changes: Partial<CatalogProgram> = {}): Ca
     proceedOn: [-1, 0, 3],
     mapScopes: {},
     mapConditions: {},
+    endingMaps: [],
     params: {},
     failurePolicy: undefined,
     namespaces: undefined,

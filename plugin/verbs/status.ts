@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * STATUS: whether an ADD could work. It names the first reason why not: no bpffs, BPF not permitted, a program directory
- * that is not to be trusted, a node-wide chain that cannot be had or planned. A program that may be missing is no reason.
+ * that is not to be trusted, a node-wide chain that cannot be had, planned or attached on this kernel. A program that may be
+ * missing is no reason, nor is a kernel without TCX to a node whose pods need have no programs.
  */
 
 import { openCatalog } from "../catalog/catalog.ts";
@@ -30,6 +31,7 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
     if (hook === "clsact") requireTcxAtHost(required, why);
     const able = hook === "tcx" ? selected : selected.filter((one) => !needsHostEnd([one]));
     plan({ ...anywhere, config, hook, selected: able, missing });
+    if (required.length > 0 && hook === "tcx") requireTcx(kernel);
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     throw new RemoraError(code.notAvailable, `no pod could be given its chain: ${error.message}`, {
@@ -48,6 +50,16 @@ const anywhere: Pick<PlanInput, "id" | "netns" | "interface" | "host" | "pod"> =
   host: { ifindex: 0, ifname: "" },
   pod: null,
 };
+
+/** Looks at the hook of lo, the first device of every network namespace. Nothing is attached for it. */
+function requireTcx(kernel: KernelPort): void {
+  try {
+    kernel.listTcx({ netns: undefined, ifindex: 1, direction: "ingress" });
+  } catch (error) {
+    if (!(error instanceof KernelError && error.code === "EINVAL")) return;
+    throw new RemoraError(code.kernelTooOld, "the kernel has no TCX, which came with Linux 6.6", { cause: error });
+  }
+}
 
 /** Makes the map that every chain begins with, and lets go of it. */
 function requireBpf(kernel: KernelPort): void {

@@ -335,6 +335,16 @@ test("STATUS: fine, and each reason why not", async () => {
   const tooLong = it.request({ config: { chain: chain(...new Array(33).fill("a")) } });
   assert.match((await refusal(it.verbs.status(tooLong))).message, /at most 32/);
 
+  it.kernel.withoutTcx = true;
+  await it.verbs.status(asked);
+  const old = await refusal(it.verbs.status(it.request({ config: { ...asked.config, hook: "tcx" } })));
+  assert.is(old.code, code.notAvailable);
+  assert.match(old.message, /no TCX, which came with Linux 6\.6/);
+  // Pods without programs start there all the same.
+  await it.verbs.status(it.request());
+  await it.verbs.status(it.request({ config: { chain: chain("a"), failurePolicy: "open" } }));
+  it.kernel.withoutTcx = false;
+
   chmodSync(it.programs, 0o777);
   const untrusted = await refusal(it.verbs.status(it.request()));
   assert.is(untrusted.code, code.notAvailable);

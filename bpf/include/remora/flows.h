@@ -26,6 +26,7 @@ struct remora_flow_side {
 	__u64 retransmissions;	/* packets of TCP that begin below what was seen: sent again, or out of order */
 	__u32 initial_sequence; /* of the last SYN */
 	__u32 next_sequence;	/* behind the highest byte seen */
+	__u64 dropped;		/* of `packets`, those that a later program of the chain has dropped */
 	__u8 tcp_flags;		/* all that were seen, as in the header: 1 FIN, 2 SYN, 4 RST, 8 PSH, 16 ACK, ... */
 	__u8 followed;		/* enum remora_followed */
 	__u8 reserved[6];
@@ -52,12 +53,13 @@ struct remora_flow_record {
 	__u64 synack_to_ack;
 	__u64 syn_seen;	   /* the SYN that waits for its answer, else 0 */
 	__u64 synack_seen; /* the SYN/ACK that waits for its answer, else 0 */
+	char dropped_by[16]; /* the program that dropped a packet last, its name's first 15 bytes */
 	struct remora_flow_side ingress; /* towards the pod */
 	struct remora_flow_side egress;
 };
 
-_Static_assert(sizeof(struct remora_flow_side) == 48, "no padding");
-_Static_assert(sizeof(struct remora_flow_record) == 160, "no padding");
+_Static_assert(sizeof(struct remora_flow_side) == 56, "no padding");
+_Static_assert(sizeof(struct remora_flow_record) == 192, "no padding");
 
 /* Room for the 253 characters of a name that fills its 255 bytes on the wire, and for NULs. */
 #define REMORA_DNS_NAME 256

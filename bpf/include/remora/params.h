@@ -29,6 +29,7 @@
  *			where there is none), mac, mtu, directions (1 where the program's ingress side
  *			is in the chain, plus 2 where its egress side is)
  *	scope=S		on a map: "pod" (each pod has its own, the default) or "node" (one for all pods)
+ *	told=ending	on a map: how packets ended behind the program, see ending.h
  *	when=GLOBAL	on a map: it is only made where this parameter is not 0; the program must not reach it otherwise
  *
  *	unit		C type			text				value

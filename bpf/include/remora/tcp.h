@@ -53,7 +53,7 @@ struct remora_tcp_header {
 
 _Static_assert(sizeof(struct remora_tcp_header) == 20, "as on the wire");
 
-/* What remora_tcp() takes from the two headers. `length` is the IP packet's, as its header says: 0 for a BIG TCP one. */
+/* What remora_tcp() takes from the two headers. `length` is what the IP header says: 0 for a BIG TCP packet. */
 struct remora_tcp_found {
 	struct remora_tcp_header header;
 	__u32 length;
