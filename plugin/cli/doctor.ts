@@ -34,7 +34,8 @@ bpffs, the program directories, the CNI configuration and the executable. What i
 the ADD of a pod fail, and the exit status 1; a "note" is worth knowing. Each comes with its remedy.
 The program directories and the bpffs are those of the configuration where it lists remora.
 
-To try TCX, a program that does nothing is attached to lo of this network namespace for a moment.
+To try TCX, or clsact where the kernel has no TCX, a program that does nothing is attached to lo of
+this network namespace for a moment.
 
 --json prints {"ok":BOOLEAN,"checks":[{"check","state":"ok"|"missing"|"note","found","remedy"}]};
 "remedy" is left out where nothing is to be done.`,
@@ -75,7 +76,7 @@ async function examine(tools: Tools, places: Places): Promise<Check[]> {
     checkBtf(existsSync(join(tools.root, "/sys/kernel/btf/vmlinux"))),
     ...(memlock === undefined ? [] : [memlock]),
     ...(await withKernel(tools, async (kernel) => [
-      ...checkKernel(kernel, release),
+      ...checkKernel(kernel, release, entry?.hook),
       checkBpffs(bpffs, (path) => kernel.isBpffs(path)),
       ...checkLists(kernel, bpffs),
       ...(await checkPrograms(places.programDirs ?? entry?.programDirs ?? [defaultProgramDir], kernel)),

@@ -31,18 +31,40 @@ test("a kernel that has it all", () => {
   assert.equal(kernel.left(), []);
 });
 
-test("without TCX: an older kernel is told the release, a newer one its configuration", () => {
+test("without TCX: a note that names the release, or the configuration of a newer kernel; clsact is tried", () => {
   for (const [release, remedy] of [
     ["6.1.0", /^Linux 6\.6 or later$/],
     ["6.12.0", /CONFIG_NET_XGRESS/],
   ] as const) {
     const kernel = new Machine();
     kernel.withoutTcx = true;
-    const tcx = checkKernel(kernel, release)[1];
-    assert.is(tcx?.state, "missing");
+    const [, tcx, clsact] = checkKernel(kernel, release);
+    assert.is(tcx?.state, "note");
     assert.match(tcx?.remedy ?? "", remedy);
+    assert.match(tcx?.found ?? "", /clsact instead.*CAP_NET_ADMIN/);
+    assert.equal([clsact?.check, clsact?.state], ["clsact", "ok"]);
     assert.equal(kernel.left(), []);
+    const insists = checkKernel(kernel, release, "tcx");
+    assert.equal(
+      insists.map(({ check, state }) => [check, state]),
+      [
+        ["BPF", "ok"],
+        ["TCX", "missing"],
+      ],
+    );
   }
+});
+
+test("without either: the options that are missing, by name", () => {
+  const kernel = new Machine();
+  kernel.withoutTcx = true;
+  kernel.withoutClsact = true;
+  for (const hook of ["auto", "clsact"] as const) {
+    const clsact = checkKernel(kernel, "5.10.0", hook).at(-1);
+    assert.is(clsact?.state, "missing");
+    assert.match(clsact?.remedy ?? "", /CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF/);
+  }
+  assert.equal(kernel.left(), []);
 });
 
 test("no BPF at all, and no permission", () => {
@@ -66,7 +88,7 @@ test("nothing stays, whichever step fails", () => {
     kernel.failAt(step);
     const checks = checkKernel(kernel, "6.18.0");
     assert.ok(
-      checks.some(({ state }) => state === "missing"),
+      checks.some(({ state }) => state !== "ok"),
       `step ${step}`,
     );
     assert.equal(kernel.left(), [], `step ${step}`);

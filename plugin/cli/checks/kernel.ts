@@ -5,14 +5,22 @@
  */
 
 import { counterLayout, KernelError, type KernelPort, type Stage } from "../../kernel/port.ts";
+import type { NodeConfig } from "../../model.ts";
 import { type Check, reasonOf } from "./check.ts";
 import { isAtLeast } from "./machine.ts";
 import { probeFunction, probeObject } from "./object.ts";
 
 const ownNamespace = "/proc/self/ns/net";
 
-/** Loads and attaches; leaves nothing behind. TCX is not tried where no program could be loaded. */
-export function checkKernel(kernel: KernelPort, release: string | undefined): Check[] {
+/**
+ * Loads and attaches; leaves nothing behind. No hook is tried where no program could be loaded.
+ * @param hook of the node's configuration.
+ */
+export function checkKernel(
+  kernel: KernelPort,
+  release: string | undefined,
+  hook: NodeConfig["hook"] = "auto",
+): Check[] {
   const open: number[] = [];
   try {
     let stage: Stage;
@@ -22,7 +30,10 @@ export function checkKernel(kernel: KernelPort, release: string | undefined): Ch
       return [{ check: "BPF", state: "missing", found: reasonOf(error), remedy: loadRemedy(error) }];
     }
     const loads: Check = { check: "BPF", state: "ok", found: "a chain's program was loaded" };
-    return [loads, checkTcx(kernel, stage, open, release)];
+    if (hook === "clsact") return [loads, checkClsact(kernel, stage)];
+    const tcx = checkTcx(kernel, stage, open, release);
+    if (hook === "tcx" || tcx.state === "ok") return [loads, tcx];
+    return [loads, { ...tcx, state: "note", found: `${tcx.found}; ${weaker}` }, checkClsact(kernel, stage)];
   } finally {
     for (const fd of open.reverse()) kernel.close(fd);
   }
@@ -84,3 +95,26 @@ function checkTcx(kernel: KernelPort, stage: Stage, open: number[], release: str
     };
   }
 }
+
+/** What `hook: auto` takes where there is no TCX. */
+function checkClsact(kernel: KernelPort, { program }: Stage): Check {
+  const check = "clsact";
+  try {
+    const { ifindex } = kernel.findInterface(ownNamespace, "lo");
+    const place = { netns: ownNamespace, ifindex, direction: "ingress" } as const;
+    const { madeQdisc, ...filter } = kernel.attachFilter({ ...place, program });
+    try {
+      kernel.detachFilter(place, filter);
+    } finally {
+      if (madeQdisc) kernel.removeQdisc(place);
+    }
+    return { check, state: "ok", found: "a filter was added to lo, and taken away" };
+  } catch (error) {
+    const remedy = "a kernel with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF (modules sch_ingress and cls_bpf)";
+    return { check, state: "missing", found: reasonOf(error), remedy };
+  }
+}
+
+/** Without TCX a pod can have its chain all the same, unless the configuration insists. */
+const weaker =
+  "chains hang on clsact instead, where a process of the pod with CAP_NET_ADMIN can remove them, and at: host is refused";

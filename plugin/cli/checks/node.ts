@@ -10,6 +10,7 @@ export interface NodeEntry {
   file: string;
   programDirs?: string[];
   bpffs?: string;
+  hook?: "tcx" | "clsact";
 }
 
 /** Extensions that libcni's ConfFiles takes, which containerd calls. */
@@ -67,6 +68,7 @@ function entryOf(file: string, plugins: Fields[], list: boolean): { checks: Chec
   const entry: NodeEntry = { file };
   if (isTexts(own.programDirs)) entry.programDirs = own.programDirs;
   if (typeof own.bpffs === "string") entry.bpffs = own.bpffs;
+  if (own.hook === "tcx" || own.hook === "clsact") entry.hook = own.hook;
   if (at === 0) {
     const remedy = "list it behind the plugin that makes the interface: an ADD without prevResult fails";
     return { entry, checks: [{ check, state: "missing", found: `${file} lists remora first`, remedy }] };
