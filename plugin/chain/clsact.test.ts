@@ -254,6 +254,55 @@ test("a DEL that cannot take a filter off leaves its chain whole, and says so", 
   assert.ok(stuck === 2, `${stuck} operations`);
 });
 
+test("a DEL between any two operations of an ADD: nothing is left, or a whole chain", () => {
+  for (const nth of operationsOf(add).keys()) {
+    const kernel = machine();
+    kernel.interfere = (_, number) => {
+      if (number === nth + 1) del(kernel);
+    };
+    const error = caught(() => add(kernel));
+    kernel.interfere = undefined;
+    if (error === undefined) {
+      if (check(kernel, bpffs, id, netns)) del(kernel);
+    } else assert.is((error as RemoraError).code, code.unknownContainer, String(error));
+    assert.equal(kernel.left(), [], `operation ${nth + 1}`);
+  }
+});
+
+for (const [what, act] of [
+  ["another DEL", del],
+  ["a change", change],
+] as const)
+  test(`a DEL between any two operations of ${what}: nothing is left`, () => {
+    for (const nth of operationsOf(act, add).keys()) {
+      const kernel = machine();
+      add(kernel);
+      const before = kernel.operations.length;
+      kernel.interfere = (_, number) => {
+        if (number === before + nth + 1) del(kernel);
+      };
+      caught(() => act(kernel));
+      kernel.interfere = undefined;
+      // What a change has made anew meanwhile, the runtime's next DEL takes away.
+      del(kernel);
+      assert.equal(kernel.left(), [], `operation ${nth + 1}`);
+    }
+  });
+
+test("a change between any two operations of a status: nothing is taken for removed", () => {
+  for (const nth of operationsOf((kernel) => listAttachments(kernel, bpffs), add).keys()) {
+    const kernel = machine();
+    add(kernel);
+    const before = kernel.operations.length;
+    kernel.interfere = (_, number) => {
+      if (number === before + nth + 1) change(kernel);
+    };
+    const [status] = listAttachments(kernel, bpffs);
+    kernel.interfere = undefined;
+    assert.not.match(JSON.stringify(status?.degraded), /filter/, `operation ${nth + 1}`);
+  }
+});
+
 test("a change that fails at any operation: one chain or the other, in both directions", () => {
   for (const { kernel, error, at } of eachOf(change, add, "fails")) {
     // What could not be cleaned up, or pointed back, is settled by whoever comes next.

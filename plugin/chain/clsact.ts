@@ -175,7 +175,10 @@ function look(
     throw error;
   }
   const filter = filters.find(({ programId }) => ids.includes(programId));
-  return filter ? { state: "attached", filter } : { state: "removed" };
+  if (filter) return { state: "attached", filter };
+  // Who reads without the lock may have read before a switch and listed after it; the map is written before.
+  const since = read(kernel, described.map);
+  return since && since.ids.join() !== ids.join() ? look(kernel, since) : { state: "removed" };
 }
 
 /** The device or its namespace went away while we were looking. */
