@@ -12,7 +12,6 @@ import { copyFileSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { HookName } from "../../plugin/model.ts";
-import { ptp, remora, startNode } from "../containerd/node.ts";
 import { run, type Scratch, scratch } from "../lib/scratch.ts";
 import { chain, type Work } from "./driver.ts";
 
@@ -104,6 +103,8 @@ async function soakNamespace({ changes, rate, hook = "tcx", progress }: SoakOpti
 }
 
 async function soakPod({ changes, rate, progress }: SoakOptions): Promise<Figures> {
+  // Other kernels' machines have no containerd, nor what speaks to it.
+  const { ptp, remora, startNode } = await import("../containerd/node.ts");
   using world = scratch();
   const made = prepare(world);
   using node = await startNode({ plugins: [ptp(), remora({ programDirs: [made.programs] })] });
