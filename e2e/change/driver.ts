@@ -32,6 +32,8 @@ export interface Work {
   /** The node's. */
   address: string;
   changes: number;
+  /** The changes are spread over at least so long. */
+  seconds: number;
   rate: number;
   hook: HookName;
 }
@@ -97,6 +99,7 @@ async function drive(kernel: KernelPort, work: Work, progress: (done: number) =>
   const times: number[] = [];
   let refusals = 0;
   let generation = 1;
+  const begun = performance.now();
   for (let turn = 1; times.length < work.changes; turn++) {
     const broken = turn % 10 === 0;
     roll(broken ? 0 : 1 + (turn % 2));
@@ -115,7 +118,8 @@ async function drive(kernel: KernelPort, work: Work, progress: (done: number) =>
     if (found !== generation) throw new Error(`turn ${turn}: generation ${found}, not ${generation}`);
     if (turn % 100 === 0) progress(times.length);
     // The traffic's turn: this process does not leave the processors while it changes.
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    const due = begun + (times.length * work.seconds * 1000) / work.changes;
+    await new Promise((resolve) => setTimeout(resolve, Math.max(1, due - performance.now())));
   }
   const seen = await traffic.end();
   // A veth counts as dropped what its peer's side could not queue, behind this end's egress hook and before the other's ingress.

@@ -66,6 +66,8 @@ export interface SoakOptions {
   changes: number;
   /** Datagrams to the pod a second that are tried for; a fifth of it comes back. */
   rate: number;
+  /** Over which the changes are spread, where they take less. */
+  seconds?: number;
   /** A pod of containerd's, behind ptp. */
   pod?: boolean;
   /** The chain hangs on TCX where nothing is said; on clsact nothing stands at the host's end. */
@@ -78,7 +80,7 @@ export function soak(options: SoakOptions): Promise<Figures> {
   return options.pod ? soakPod(options) : soakNamespace(options);
 }
 
-async function soakNamespace({ changes, rate, hook = "tcx", progress }: SoakOptions): Promise<Figures> {
+async function soakNamespace({ changes, rate, seconds = 0, hook = "tcx", progress }: SoakOptions): Promise<Figures> {
   using world = scratch();
   const [pod, host] = [world.namespace(), world.namespace()];
   world.veth(
@@ -94,6 +96,7 @@ async function soakNamespace({ changes, rate, hook = "tcx", progress }: SoakOpti
     changes,
     rate,
     hook,
+    seconds,
   };
   const drive = [process.execPath, join(import.meta.dirname, "driver.ts"), JSON.stringify(work)];
   return await figuresOf(
@@ -102,7 +105,7 @@ async function soakNamespace({ changes, rate, hook = "tcx", progress }: SoakOpti
   );
 }
 
-async function soakPod({ changes, rate, progress }: SoakOptions): Promise<Figures> {
+async function soakPod({ changes, rate, seconds = 0, progress }: SoakOptions): Promise<Figures> {
   // Other kernels' machines have no containerd, nor what speaks to it.
   const { ptp, remora, startNode } = await import("../containerd/node.ts");
   using world = scratch();
@@ -117,6 +120,7 @@ async function soakPod({ changes, rate, progress }: SoakOptions): Promise<Figure
     changes,
     rate,
     hook: "tcx",
+    seconds,
   };
   const drive = [join(import.meta.dirname, "driver.ts"), JSON.stringify(work)];
   const figures = await figuresOf(node.spawn(process.execPath, drive, { stdio: ["ignore", "pipe", "pipe"] }), progress);

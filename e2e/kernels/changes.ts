@@ -7,12 +7,12 @@ import { hasTcx } from "../../plugin/chain/explain.ts";
 import { faults, report, soak } from "../change/soak.ts";
 
 for (const hook of hasTcx(release()) ? (["tcx", "clsact"] as const) : (["clsact"] as const))
-  test(`40 changes of a pod's chain on ${hook}, every tenth of them broken`, async () => {
-    const figures = await soak({ changes: 40, rate: 8000, hook });
+  test(`changes of a pod's chain on ${hook}, every tenth of them broken`, async () => {
+    const figures = await soak({ changes: 12, rate: 400, seconds: 20, hook });
     console.log(report(figures));
     assert.equal(faults(figures), []);
-    assert.is(figures.changes, 40);
-    assert.ok(figures.refusals >= 4);
+    assert.is(figures.changes, 12);
+    assert.ok(figures.refusals >= 1);
   });
 
 test.run();
