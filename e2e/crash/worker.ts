@@ -16,7 +16,7 @@ import { RemoraError } from "../../plugin/errors.ts";
 import { createNativeKernel } from "../../plugin/kernel/native.ts";
 import { run, type Scratch, scratch } from "../lib/scratch.ts";
 import { faulty, inputOutputError } from "./faults.ts";
-import { type Scene, type State, type VerbName, verbs, verbsOf } from "./scene.ts";
+import { lastWords, type Scene, type State, type VerbName, verbs, verbsOf } from "./scene.ts";
 
 export interface Report {
   /** Of the verb, when nothing goes wrong. */
@@ -104,7 +104,8 @@ async function recover(scene: Scene, verb: VerbName, way: Way): Promise<void> {
 
 async function remove(scene: Scene): Promise<void> {
   await verbs.DEL.run(real, scene);
-  assert.equal(pins(scene), [], "after DEL");
+  const left = pins(scene);
+  assert.equal(left, [], `after DEL: ${left.join(", ")}; it said ${lastWords.join(", ")}`);
 }
 
 /** How many operations a verb has, when nothing goes wrong. */
