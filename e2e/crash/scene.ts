@@ -101,8 +101,12 @@ async function add(kernel: KernelPort, scene: Scene): Promise<void> {
   const { verbs, asked } = verbsOf(kernel, scene);
   await verbs.add(asked);
 }
+/** What the last DEL has logged: it does not fail for what it cannot remove. */
+export let lastWords: readonly string[] = [];
+
 async function del(kernel: KernelPort, scene: Scene): Promise<void> {
-  const { verbs, asked } = verbsOf(kernel, scene);
+  const { verbs, asked, log } = verbsOf(kernel, scene);
+  lastWords = log.lines;
   await verbs.del(asked);
 }
 

@@ -19,7 +19,7 @@ import { createNativeKernel } from "../../plugin/kernel/native.ts";
 import type { HookName } from "../../plugin/model.ts";
 import { run, type Scratch, scratch } from "../lib/scratch.ts";
 import { faulty, inputOutputError } from "./faults.ts";
-import { type Scene, type State, type VerbName, verbs, verbsOf } from "./scene.ts";
+import { lastWords, type Scene, type State, type VerbName, verbs, verbsOf } from "./scene.ts";
 
 export interface Report {
   /** Of the verb, when nothing goes wrong. */
@@ -115,7 +115,8 @@ async function recover(scene: Scene, verb: VerbName, way: Way): Promise<void> {
 
 async function remove(scene: Scene): Promise<void> {
   await verbs.DEL.run(real, scene);
-  assert.equal([...pins(scene), ...filters(scene)], [], "after DEL");
+  const left = [...pins(scene), ...filters(scene)];
+  assert.equal(left, [], `after DEL: ${left.join(", ")}; it said ${lastWords.join(", ")}`);
 }
 
 /** How many operations a verb has, when nothing goes wrong. */

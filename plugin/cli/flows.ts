@@ -71,8 +71,9 @@ to flows; what stands in the file is whole at any time.
 "remotePort","initiator","first","last","sent":{"packets","bytes","dropped","tcpFlags",
 "retransmissions"},"received":{...},"connections","rttMs","podRttMs","state","droppedBy"}],
 "logs":[{"kept","forgotten","droppedBehind":[{"direction","program","packets"}],...}]}; with
---follow a flow a line, with "event": new, update or end. --dns: {"transactions":[{"asked","direction","client","server",
-"name","type","queries","answer":{"latencyMs","rcode","records","truncated"}|null,...}]}.`,
+--follow a flow a line, with "event": new, update or end. --dns:
+{"transactions":[{"asked","direction","client","server","name","type","queries",
+"answer":{"latencyMs","rcode","records","truncated"}|null,...}]}.`,
   async run({ args, io, tools, json, bpffs }) {
     const [selector] = args.positionals;
     if (selector === undefined) throw new UsageError("whose flows? Give a pod: remora flows POD");
