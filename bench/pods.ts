@@ -87,13 +87,14 @@ export function pods(options: { rounds: number; seconds: number }): string {
   return `Pod to pod, TCP: medians of ${options.rounds} interleaved runs of ${options.seconds} s\n${table([["chain", "throughput", "of none", "half a round trip", "of none"], ...rows])}`;
 }
 
-/** Does something that may fail, so many times at most. */
-function again<T>(times: number, act: () => T): T {
+/** Does something that may fail, so many times at most. `pause`: seconds in between. */
+function again<T>(times: number, act: () => T, pause = "0"): T {
   for (let attempt = 1; ; attempt++)
     try {
       return act();
     } catch (error) {
       if (attempt === times) throw error;
+      spawnSync("sleep", [pause]);
     }
 }
 
@@ -120,14 +121,7 @@ export function daemon(namespace: Namespace, command: string, ...argv: string[])
   return {
     /** Waits until what asks the server is answered. */
     await(ask: () => unknown): void {
-      for (let attempt = 1; ; attempt++)
-        try {
-          ask();
-          return;
-        } catch (error) {
-          if (attempt === 50) throw error;
-          spawnSync("sleep", ["0.1"]);
-        }
+      again(50, ask, "0.1");
     },
     [Symbol.dispose]() {
       child.kill("SIGKILL");

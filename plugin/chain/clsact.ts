@@ -24,7 +24,7 @@ import type { Hook, HookState } from "./hook.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
 import { type AttachmentRecord, recordedNamespace } from "./record.ts";
-import { Handles } from "./undo.ts";
+import { Handles, is } from "./undo.ts";
 
 /** What the pinned map holds, as JSON behind two u32: the ids of the programs that the filter may run, 0 for none. */
 interface Description {
@@ -245,8 +245,4 @@ function unless(codes: string[], act: () => void): void {
   } catch (error) {
     if (!is(error, ...codes)) throw error;
   }
-}
-
-function is(error: unknown, ...codes: string[]): boolean {
-  return error instanceof KernelError && codes.includes(error.code);
 }

@@ -5,7 +5,7 @@
  * folder is gone cannot pin, and takes back what it made.
  */
 
-import { KernelError, type KernelPort } from "../kernel/port.ts";
+import type { KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { removeIfEmpty } from "./folders.ts";
 import { unhook } from "./hook.ts";
@@ -14,7 +14,7 @@ import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, pinsOf, requireInside } from "./pins.ts";
 import { chainPlaces } from "./places.ts";
 import { tcx } from "./tcx.ts";
-import { Attempts } from "./undo.ts";
+import { Attempts, is } from "./undo.ts";
 
 /** How often a folder is emptied again when an ADD beside us has put something new into it. */
 const rounds = 10;
@@ -132,8 +132,4 @@ function removeContents(kernel: KernelPort, root: string, directory: string, att
     if (entry.directory) removeTree(kernel, root, path, attempts);
     else attempts.try(() => kernel.removePin(path));
   }
-}
-
-function is(error: unknown, ...codes: string[]): boolean {
-  return error instanceof KernelError && codes.includes(error.code);
 }

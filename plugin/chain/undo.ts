@@ -3,6 +3,11 @@
 
 import { type Fd, KernelError, type KernelPort, type Pinned } from "../kernel/port.ts";
 
+/** Whether the kernel has failed with one of these errnos. */
+export function is(error: unknown, ...codes: string[]): boolean {
+  return error instanceof KernelError && codes.includes(error.code);
+}
+
 /** The steps to take back if a later one fails. */
 export class Undo {
   #steps: (() => void)[] = [];
