@@ -370,26 +370,23 @@ Value TestRun(const CallbackInfo &info) {
 
 // ---- links, namespaces, pins ------------------------------------------------------------------------------------
 
-FilterPlace asFilterPlace(const Object &request) {
-  auto netns = field(request, "netns");
-  return {netns.IsUndefined() ? "" : asText(netns), asCount(field(request, "ifindex")),
-          asText(field(request, "direction")) == "ingress"};
+HookPlace asPlace(const Value &value) {
+  auto place = value.As<Object>();
+  auto netns = field(place, "netns");
+  return {netns.IsUndefined() ? "" : asText(netns), asCount(field(place, "ifindex")),
+          asText(field(place, "direction")) == "ingress"};
 }
 
 Value AttachTcx(const CallbackInfo &info) {
   auto request = info[0].As<Object>();
-  auto netns = field(request, "netns");
-  auto link = take(info.Env(), attachTcx(asFd(field(request, "program")), netns.IsUndefined() ? "" : asText(netns),
-                                         asCount(field(request, "ifindex")),
-                                         asText(field(request, "direction")) == "ingress",
-                                         request.Get("before").ToBoolean()));
+  auto link = take(info.Env(), attachTcx(asPlace(request), asFd(field(request, "program")),
+                                         field(request, "before").ToBoolean()));
   return Number::New(info.Env(), link.release());
 }
 
 Value ListTcx(const CallbackInfo &info) {
   auto env = info.Env();
-  auto place = asFilterPlace(info[0].As<Object>());
-  auto programs = take(env, listTcx(place.netns, place.ifindex, place.ingress));
+  auto programs = take(env, listTcx(asPlace(info[0])));
   return toArray(env, programs, [&](auto &program) {
     auto object = Object::New(env);
     object.Set("programId", Number::New(env, program.programId));
@@ -414,7 +411,8 @@ Value LinkInfo(const CallbackInfo &info) {
 void UpdateLink(const CallbackInfo &info) { check(info.Env(), updateLink(asFd(info[0]), asFd(info[1]))); }
 void DetachLink(const CallbackInfo &info) { check(info.Env(), detachLink(asFd(info[0]))); }
 
-FilterFacts asFilter(const Object &filter) {
+FilterFacts asFilter(const Value &value) {
+  auto filter = value.As<Object>();
   return {asCount(field(filter, "priority")), asCount(field(filter, "handle")), asCount(field(filter, "programId"))};
 }
 Object toFilter(Env env, const FilterFacts &filter) {
@@ -428,7 +426,7 @@ Object toFilter(Env env, const FilterFacts &filter) {
 Value AttachFilter(const CallbackInfo &info) {
   auto env = info.Env();
   auto request = info[0].As<Object>();
-  auto filter = take(env, attachFilter(asFilterPlace(request), asFd(field(request, "program"))));
+  auto filter = take(env, attachFilter(asPlace(request), asFd(field(request, "program"))));
   auto object = toFilter(env, filter);
   object.Set("madeQdisc", Boolean::New(env, filter.madeQdisc));
   return object;
@@ -436,25 +434,25 @@ Value AttachFilter(const CallbackInfo &info) {
 
 void ReplaceFilter(const CallbackInfo &info) {
   check(info.Env(),
-        replaceFilter(asFilterPlace(info[0].As<Object>()), asFilter(info[1].As<Object>()), asFd(info[2])));
+        replaceFilter(asPlace(info[0]), asFilter(info[1]), asFd(info[2])));
 }
 
 Value HasQdisc(const CallbackInfo &info) {
-  return Boolean::New(info.Env(), take(info.Env(), hasQdisc(asFilterPlace(info[0].As<Object>()))));
+  return Boolean::New(info.Env(), take(info.Env(), hasQdisc(asPlace(info[0]))));
 }
 
 Value ListFilters(const CallbackInfo &info) {
   auto env = info.Env();
-  auto filters = take(env, listFilters(asFilterPlace(info[0].As<Object>())));
+  auto filters = take(env, listFilters(asPlace(info[0])));
   return toArray(env, filters, [&](auto &filter) { return toFilter(env, filter); });
 }
 
 void DetachFilter(const CallbackInfo &info) {
-  check(info.Env(), detachFilter(asFilterPlace(info[0].As<Object>()), asFilter(info[1].As<Object>())));
+  check(info.Env(), detachFilter(asPlace(info[0]), asFilter(info[1])));
 }
 
 Value RemoveQdisc(const CallbackInfo &info) {
-  return Boolean::New(info.Env(), take(info.Env(), removeQdisc(asFilterPlace(info[0].As<Object>()))));
+  return Boolean::New(info.Env(), take(info.Env(), removeQdisc(asPlace(info[0]))));
 }
 
 Value FindInterface(const CallbackInfo &info) {

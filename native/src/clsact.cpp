@@ -5,7 +5,6 @@
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
-#include <net/if.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -26,7 +25,7 @@ constexpr uint32_t kLastPriority = 0xffff;
 constexpr uint32_t kHandle = 1;
 constexpr int kTries = 16;
 
-bpf_tc_hook hookOf(const FilterPlace &place) {
+bpf_tc_hook hookOf(const HookPlace &place) {
   LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(place.ifindex),
               .attach_point = place.ingress ? BPF_TC_INGRESS : BPF_TC_EGRESS);
   return hook;
@@ -35,7 +34,7 @@ bpf_tc_hook hookOf(const FilterPlace &place) {
 using Listed = std::vector<FilterFacts>;
 
 // Asks the kernel for a list and gives each message of it to `each`. 0, or the errno it answers.
-int dump(uint16_t type, const FilterPlace &place, uint32_t parent, const std::function<void(const nlmsghdr &)> &each) {
+int dump(uint16_t type, const HookPlace &place, uint32_t parent, const std::function<void(const nlmsghdr &)> &each) {
   UniqueFd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
   if (!netlink) return errno;
   struct {
@@ -80,7 +79,7 @@ bool isKind(const nlmsghdr &message, const char *kind) {
 }
 
 // Every filter of the hook. The kernel lists a priority also without its filters (handle 0).
-Result<Listed> listAll(const FilterPlace &place) {
+Result<Listed> listAll(const HookPlace &place) {
   Listed filters;
   uint32_t parent = TC_H_MAKE(TC_H_CLSACT, place.ingress ? TC_H_MIN_INGRESS : TC_H_MIN_EGRESS);
   int error = dump(RTM_GETTFILTER, place, parent, [&](auto &message) {
@@ -98,7 +97,7 @@ Result<Listed> listAll(const FilterPlace &place) {
 }
 
 // Whether the device has a qdisc in clsact's place, of one kind if that is asked for.
-Result<bool> findQdisc(const FilterPlace &place, const char *kind) {
+Result<bool> findQdisc(const HookPlace &place, const char *kind) {
   bool found = false;
   int error = dump(RTM_GETQDISC, place, 0, [&](auto &message) {
     auto qdisc = static_cast<const tcmsg *>(NLMSG_DATA(&message));
@@ -107,12 +106,6 @@ Result<bool> findQdisc(const FilterPlace &place, const char *kind) {
   });
   if (error) return failed(error);
   return found;
-}
-
-// A dump for a device that is not there is empty, as for one without filters.
-bool isThere(const FilterPlace &place) {
-  char name[IF_NAMESIZE];
-  return if_indextoname(place.ifindex, name);
 }
 
 // A priority that nobody has, before all others if there is room. 0: none is left.
@@ -127,7 +120,7 @@ uint32_t freePriority(const Listed &filters) {
 }
 
 // The program under this priority and handle. ENOENT where there is none.
-Result<uint32_t> query(const FilterPlace &place, uint32_t priority, uint32_t handle) {
+Result<uint32_t> query(const HookPlace &place, uint32_t priority, uint32_t handle) {
   auto hook = hookOf(place);
   LIBBPF_OPTS(bpf_tc_opts, options, .handle = handle, .priority = priority);
   int error = bpf_tc_query(&hook, &options);
@@ -137,13 +130,13 @@ Result<uint32_t> query(const FilterPlace &place, uint32_t priority, uint32_t han
   return options.prog_id;
 }
 
-int detach(const FilterPlace &place, uint32_t priority, uint32_t handle) {
+int detach(const HookPlace &place, uint32_t priority, uint32_t handle) {
   auto hook = hookOf(place);
   LIBBPF_OPTS(bpf_tc_opts, options, .handle = handle, .priority = priority);
   return bpf_tc_detach(&hook, &options);
 }
 
-Result<MadeFilter> attach(const FilterPlace &place, int program) {
+Result<MadeFilter> attach(const HookPlace &place, int program) {
   auto hook = hookOf(place);
   int error = bpf_tc_hook_create(&hook);
   if (error == -ENOENT) return failed(EOPNOTSUPP, "this kernel has no clsact qdisc (CONFIG_NET_SCH_INGRESS)");
@@ -179,19 +172,13 @@ Result<MadeFilter> attach(const FilterPlace &place, int program) {
 
 // Runs `work` where the device is.
 template <typename T>
-Result<T> there(const FilterPlace &place, const std::function<Result<T>()> &work) {
+Result<T> there(const HookPlace &place, const std::function<Result<T>()> &work) {
   captureLog();  // libbpf tells what the kernel says against a request, also where it is the answer to a question
-  if (place.netns.empty()) return work();
-  auto space = openNamespace(place.netns);
-  if (!space) return space.failure();
-  Result<T> result = failed(EIO);
-  int error = inNamespace(space->get(), [&] { result = work(); });
-  if (error) return failedDoing("entering " + place.netns, error);
-  return result;
+  return visit(place.netns, work);
 }
 
 // Makes sure the filter runs the program it should, then does `change`.
-int withFilter(const FilterPlace &place, const FilterFacts &filter, const std::function<int()> &change) {
+int withFilter(const HookPlace &place, const FilterFacts &filter, const std::function<int()> &change) {
   auto done = there<int>(place, [&]() -> Result<int> {
     auto found = query(place, filter.priority, filter.handle);
     if (!found) return found.failure();
@@ -203,27 +190,28 @@ int withFilter(const FilterPlace &place, const FilterFacts &filter, const std::f
 
 }  // namespace
 
-Result<bool> hasQdisc(const FilterPlace &place) {
+Result<bool> hasQdisc(const HookPlace &place) {
   return there<bool>(place, [&]() -> Result<bool> {
-    if (!isThere(place)) return failed(ENODEV);
+    // A list for a device that is not there is empty, as for one that has none.
+    if (auto name = nameOfDevice(place.ifindex); !name) return name.failure();
     return findQdisc(place, nullptr);
   });
 }
 
-Result<std::vector<FilterFacts>> listFilters(const FilterPlace &place) {
+Result<std::vector<FilterFacts>> listFilters(const HookPlace &place) {
   return there<Listed>(place, [&]() -> Result<Listed> {
-    if (!isThere(place)) return failed(ENODEV);
+    if (auto name = nameOfDevice(place.ifindex); !name) return name.failure();
     auto filters = listAll(place);
     if (filters) std::erase_if(*filters, [](auto &one) { return one.handle == 0; });
     return filters;
   });
 }
 
-Result<MadeFilter> attachFilter(const FilterPlace &place, int program) {
+Result<MadeFilter> attachFilter(const HookPlace &place, int program) {
   return there<MadeFilter>(place, [&] { return attach(place, program); });
 }
 
-int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int program) {
+int replaceFilter(const HookPlace &place, const FilterFacts &filter, int program) {
   return withFilter(place, filter, [&] {
     auto hook = hookOf(place);
     LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .flags = BPF_TC_F_REPLACE, .handle = filter.handle,
@@ -232,11 +220,11 @@ int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int progr
   });
 }
 
-int detachFilter(const FilterPlace &place, const FilterFacts &filter) {
+int detachFilter(const HookPlace &place, const FilterFacts &filter) {
   return withFilter(place, filter, [&] { return detach(place, filter.priority, filter.handle); });
 }
 
-Result<bool> removeQdisc(const FilterPlace &place) {
+Result<bool> removeQdisc(const HookPlace &place) {
   return there<bool>(place, [&]() -> Result<bool> {
     for (bool ingress : {true, false}) {
       auto filters = listAll({place.netns, place.ifindex, ingress});

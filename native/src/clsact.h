@@ -10,16 +10,10 @@
 #include <vector>
 
 #include "fd.h"
+#include "place.h"
 #include "result.h"
 
 namespace remora {
-
-// One direction of one device. An empty `netns` is the plugin's own.
-struct FilterPlace {
-  std::string netns;
-  uint32_t ifindex;
-  bool ingress;
-};
 
 struct FilterFacts {
   uint32_t priority, handle;
@@ -30,24 +24,24 @@ struct MadeFilter : FilterFacts {
 };
 
 // Whether the device has a qdisc that filters hang on, clsact or ingress. ENODEV where there is no such device.
-Result<bool> hasQdisc(const FilterPlace &place);
+Result<bool> hasQdisc(const HookPlace &place);
 
 // All filters of the hook, in the order in which packets meet them. Empty where there is no qdisc; ENODEV where there is no
 // such device.
-Result<std::vector<FilterFacts>> listFilters(const FilterPlace &place);
+Result<std::vector<FilterFacts>> listFilters(const HookPlace &place);
 
 // Before all filters that are there, where there is room, else under the first free priority. Makes the clsact qdisc where the
 // device has none. EBUSY where somebody has taken all priorities or takes each that is tried.
-Result<MadeFilter> attachFilter(const FilterPlace &place, int program);
+Result<MadeFilter> attachFilter(const HookPlace &place, int program);
 
 // Puts the program in the place of `expected`, in one step: no packet meets neither or both. ENOENT where the filter is not
 // there or runs another program.
-int replaceFilter(const FilterPlace &place, const FilterFacts &filter, int program);
+int replaceFilter(const HookPlace &place, const FilterFacts &filter, int program);
 
 // Removes the filter if it runs `filter.programId`. ENOENT where there is none, or another's.
-int detachFilter(const FilterPlace &place, const FilterFacts &filter);
+int detachFilter(const HookPlace &place, const FilterFacts &filter);
 
 // Removes the clsact qdisc if no filter is left on it, in either direction: true where it is gone.
-Result<bool> removeQdisc(const FilterPlace &place);
+Result<bool> removeQdisc(const HookPlace &place);
 
 }  // namespace remora

@@ -23,26 +23,31 @@ namespace {
 constexpr int SO_NETNS_COOKIE = 71;  // Linux 5.14
 #endif
 
-// Called inside the namespace.
-NamespaceId identity(const struct stat &file, int socket) {
+// Device ioctls work on a socket of any family.
+UniqueFd anySocket() { return UniqueFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+
+// `socket` was made in the namespace that `file` names.
+Result<NamespaceId> identity(const struct stat &file, int socket) {
   NamespaceId id{file.st_dev, file.st_ino, 0};
   socklen_t size = sizeof(id.cookie);
-  if (getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &id.cookie, &size)) id.cookie = 0;
+  if (getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &id.cookie, &size) && errno != ENOPROTOOPT)
+    return failedDoing("reading the namespace's cookie");
   return id;
 }
 
-UniqueFd anySocket() { return UniqueFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+// Asks for the index of a device by any of its names. ENODEV where there is none.
+int askForIndex(int socket, const std::string &name, ifreq &request) {
+  if (name.empty() || name.size() >= sizeof(request.ifr_name)) return ENODEV;
+  std::memcpy(request.ifr_name, name.data(), name.size());
+  return ioctl(socket, SIOCGIFINDEX, &request) ? errno : 0;
+}
 
 Result<InterfaceFacts> lookUp(const struct stat &file, const std::string &name) {
-  // Device ioctls work on a socket of any family.
   UniqueFd socket = anySocket();
   if (!socket) return failedErrno();
   ifreq request{};
-  if (name.empty() || name.size() >= sizeof(request.ifr_name)) return failed(ENODEV);
-  std::memcpy(request.ifr_name, name.data(), name.size());
-
   InterfaceFacts facts{};
-  if (ioctl(socket.get(), SIOCGIFINDEX, &request)) return failedErrno();
+  if (int error = askForIndex(socket.get(), name, request)) return failed(error);
   facts.ifindex = static_cast<uint32_t>(request.ifr_ifindex);
   if (ioctl(socket.get(), SIOCGIFMTU, &request)) return failedErrno();
   facts.mtu = static_cast<uint32_t>(request.ifr_mtu);
@@ -53,23 +58,27 @@ Result<InterfaceFacts> lookUp(const struct stat &file, const std::string &name) 
     snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", byte[0], byte[1], byte[2], byte[3], byte[4], byte[5]);
     facts.mac = text;
   }
-  facts.where = identity(file, socket.get());
+  auto where = identity(file, socket.get());
+  if (!where) return where.failure();
+  facts.where = *where;
   return facts;
 }
 
 Result<std::vector<std::string>> listAddresses(const std::string &name) {
-  if (name.empty() || name.size() >= IFNAMSIZ) return failed(ENODEV);
+  UniqueFd socket = anySocket();
+  if (!socket) return failedErrno();
+  ifreq request{};
+  if (int error = askForIndex(socket.get(), name, request)) return failed(error);
   // It may be an alternative name, and addresses are listed by the first.
-  char first[IFNAMSIZ];
-  unsigned index = if_nametoindex(name.c_str());
-  if (!index || !if_indextoname(index, first)) return failed(ENODEV);
+  auto first = nameOfDevice(static_cast<uint32_t>(request.ifr_ifindex));
+  if (!first) return first.failure();
   ifaddrs *all = nullptr;
   if (getifaddrs(&all)) return failedErrno();
   std::vector<std::string> found;
   for (auto at = all; at; at = at->ifa_next) {
     // An IPv4 address may have a label of its own, which begins with the device's name: eth0:1.
     std::string device = at->ifa_name ? at->ifa_name : "";
-    if (!at->ifa_addr || (device != first && device.compare(0, std::strlen(first) + 1, std::string(first) + ":"))) continue;
+    if (!at->ifa_addr || (device != *first && !device.starts_with(*first + ":"))) continue;
     int family = at->ifa_addr->sa_family;
     const void *address = family == AF_INET ? static_cast<const void *>(&reinterpret_cast<sockaddr_in *>(at->ifa_addr)->sin_addr)
                           : family == AF_INET6 ? static_cast<const void *>(&reinterpret_cast<sockaddr_in6 *>(at->ifa_addr)->sin6_addr)
@@ -108,38 +117,43 @@ int inNamespace(int fd, const std::function<void()> &work) {
   return error;
 }
 
-Result<NamespaceId> namespaceIdentity(const std::string &path) {
-  auto fd = openNamespace(path);
-  if (!fd) return fd.failure();
+Result<std::string> nameOfDevice(uint32_t ifindex) {
+  UniqueFd socket = anySocket();
+  if (!socket) return failedErrno();
+  ifreq request{};
+  request.ifr_ifindex = static_cast<int>(ifindex);
+  if (ioctl(socket.get(), SIOCGIFNAME, &request)) return failedErrno();
+  return std::string(request.ifr_name, strnlen(request.ifr_name, sizeof(request.ifr_name)));
+}
+
+namespace {
+
+// For work that is told what file the path names.
+template <typename T>
+Result<T> visitFile(const std::string &path, const std::function<Result<T>(const struct stat &)> &work) {
+  auto space = openNamespace(path);
+  if (!space) return space.failure();
   struct stat file;
-  if (fstat(fd->get(), &file)) return failedDoing("opening " + path);
-  NamespaceId id{};
-  int error = inNamespace(fd->get(), [&] {
+  if (fstat(space->get(), &file)) return failedDoing("opening " + path);
+  return visit<T>(*space, path, [&] { return work(file); });
+}
+
+}  // namespace
+
+Result<NamespaceId> namespaceIdentity(const std::string &path) {
+  return visitFile<NamespaceId>(path, [](auto &file) -> Result<NamespaceId> {
     UniqueFd socket = anySocket();
-    id = identity(file, socket.get());
+    if (!socket) return failedErrno();
+    return identity(file, socket.get());
   });
-  if (error) return failedDoing("entering " + path, error);
-  return id;
 }
 
 Result<InterfaceFacts> findInterface(const std::string &path, const std::string &name) {
-  auto fd = openNamespace(path);
-  if (!fd) return fd.failure();
-  struct stat file;
-  if (fstat(fd->get(), &file)) return failedDoing("opening " + path);
-  Result<InterfaceFacts> found = failed(ENODEV);
-  int error = inNamespace(fd->get(), [&] { found = lookUp(file, name); });
-  if (error) return failedDoing("entering " + path, error);
-  return found;
+  return visitFile<InterfaceFacts>(path, [&](auto &file) { return lookUp(file, name); });
 }
 
 Result<std::vector<std::string>> interfaceAddresses(const std::string &path, const std::string &name) {
-  auto fd = openNamespace(path);
-  if (!fd) return fd.failure();
-  Result<std::vector<std::string>> found = failed(ENODEV);
-  int error = inNamespace(fd->get(), [&] { found = listAddresses(name); });
-  if (error) return failedDoing("entering " + path, error);
-  return found;
+  return visit<std::vector<std::string>>(path, [&] { return listAddresses(name); });
 }
 
 }  // namespace remora

@@ -19,6 +19,25 @@ Result<UniqueFd> openNamespace(const std::string &path);
 // Runs `work` in the namespace. 0, or the errno of the thread or of setns.
 int inNamespace(int fd, const std::function<void()> &work);
 
+// The same for work that returns something; `path` is what was opened.
+template <typename T>
+Result<T> visit(const UniqueFd &space, const std::string &path, const std::function<Result<T>()> &work) {
+  Result<T> result = failed(EIO);
+  if (int error = inNamespace(space.get(), [&] { result = work(); })) return failedDoing("entering " + path, error);
+  return result;
+}
+
+// The same in the namespace of a path; an empty one is the plugin's own.
+template <typename T>
+Result<T> visit(const std::string &path, const std::function<Result<T>()> &work) {
+  if (path.empty()) return work();
+  auto space = openNamespace(path);
+  if (!space) return space.failure();
+  return visit(*space, path, work);
+}
+
+// By the nsfs file, whose number is given again as soon as the namespace is gone, and by the kernel's cookie, which never is (0 before
+// Linux 5.14). What cannot be asked is a failure, never an identity that looks like another's.
 struct NamespaceId {
   uint64_t dev, ino, cookie;
 };
@@ -30,6 +49,10 @@ struct InterfaceFacts {
   NamespaceId where;
 };
 Result<InterfaceFacts> findInterface(const std::string &path, const std::string &name);
+
+// The device's name in the calling thread's namespace. ENODEV where there is no such device. (if_indextoname has the same errno for
+// that and for a process that has no descriptor left.)
+Result<std::string> nameOfDevice(uint32_t ifindex);
 
 // The interface's addresses of both families, without their lengths. ENODEV where there is no such interface.
 Result<std::vector<std::string>> interfaceAddresses(const std::string &path, const std::string &name);

@@ -125,7 +125,11 @@ int nsidOf(int socket, int netns, int32_t &nsid) {
   });
 }
 
-UniqueFd netlink() { return UniqueFd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)); }
+Result<UniqueFd> netlink() {
+  UniqueFd made(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  if (!made) return failedErrno();
+  return made;
+}
 
 }  // namespace
 
@@ -137,13 +141,12 @@ Result<PeerFacts> findPeer(const std::string &netns, const std::string &name) {
   if (!host) return failedDoing("opening /proc/thread-self/ns/net");
 
   // A socket stays in the namespace in which it was made.
-  UniqueFd inside;
-  if (int error = inNamespace(pod->get(), [&] { inside = netlink(); })) return failedDoing("entering " + netns, error);
-  UniqueFd outside = netlink();
-  if (!inside || !outside) return failed(errno ? errno : EMFILE);
+  auto inside = visit<UniqueFd>(*pod, netns, netlink), outside = netlink();
+  if (!inside) return inside.failure();
+  if (!outside) return outside.failure();
 
   Device device;
-  if (int error = deviceByName(inside.get(), name, device)) return failed(error);
+  if (int error = deviceByName(inside->get(), name, device)) return failed(error);
   if (device.kind == "netkit")
     return refused(name + " is a netkit device: programs on the pair itself can redirect packets before they reach the hook of "
                           "the host's end");
@@ -151,13 +154,13 @@ Result<PeerFacts> findPeer(const std::string &netns, const std::string &name) {
     return refused(name + (device.kind.empty() ? " is hardware, or the loopback" : " is a " + device.kind + " device") +
                    ": only a veth pair has an end at the host");
   int32_t hostNsid, podNsid;
-  if (int error = nsidOf(inside.get(), host.get(), hostNsid)) return failed(error);
+  if (int error = nsidOf(inside->get(), host.get(), hostNsid)) return failed(error);
   if (!device.link || !device.linkNsid || hostNsid < 0 || *device.linkNsid != hostNsid)
     return refused("the other end of " + name + " is not in the network namespace of the host, but in " +
                    (device.linkNsid ? "a third one" : "its own"));
   Device peer;
-  if (int error = deviceByIndex(outside.get(), *device.link, peer)) return failed(error);
-  if (int error = nsidOf(outside.get(), pod->get(), podNsid)) return failed(error);
+  if (int error = deviceByIndex(outside->get(), *device.link, peer)) return failed(error);
+  if (int error = nsidOf(outside->get(), pod->get(), podNsid)) return failed(error);
   if (peer.kind != device.kind || peer.link != device.ifindex || podNsid < 0 || peer.linkNsid != podNsid)
     return refused("the other end of " + name + " seems to be " + peer.name + ", which is paired with another device");
   return PeerFacts{peer.ifindex, peer.name, peer.kind};

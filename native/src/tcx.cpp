@@ -5,8 +5,6 @@
 #include <bpf/libbpf.h>
 
 #include <cstring>
-#include <functional>
-#include <optional>
 
 #include "netns.h"
 
@@ -17,20 +15,7 @@ constexpr uint32_t kMaxTcx = 64;
 
 namespace {
 
-bpf_attach_type hook(bool ingress) { return ingress ? BPF_TCX_INGRESS : BPF_TCX_EGRESS; }
-
-// In the namespace of the path; an empty one is the plugin's own.
-std::optional<Failure> doIn(const std::string &netns, const std::function<void()> &work) {
-  if (netns.empty()) {
-    work();
-    return {};
-  }
-  auto space = openNamespace(netns);
-  if (!space) return space.failure();
-  int error = inNamespace(space->get(), work);
-  if (error) return failedDoing("entering " + netns, error);
-  return {};
-}
+bpf_attach_type hook(const HookPlace &place) { return place.ingress ? BPF_TCX_INGRESS : BPF_TCX_EGRESS; }
 
 std::string programName(uint32_t id) {
   UniqueFd program(bpf_prog_get_fd_by_id(id));
@@ -43,15 +28,13 @@ std::string programName(uint32_t id) {
 
 }  // namespace
 
-Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress, bool before) {
-  int link = -ENODEV;
-  auto failure = doIn(netns, [&] {
+Result<UniqueFd> attachTcx(const HookPlace &place, int program, bool before) {
+  return visit<UniqueFd>(place.netns, [&]() -> Result<UniqueFd> {
     LIBBPF_OPTS(bpf_link_create_opts, options, .flags = before ? BPF_F_BEFORE : 0u);
-    link = bpf_link_create(program, static_cast<int>(ifindex), hook(ingress), &options);
+    int link = bpf_link_create(program, static_cast<int>(place.ifindex), hook(place), &options);
+    if (link < 0) return failed(-link);
+    return UniqueFd(link);
   });
-  if (failure) return *failure;
-  if (link < 0) return failed(-link);
-  return UniqueFd(link);
 }
 
 Result<LinkFacts> linkInfo(int link) {
@@ -67,25 +50,21 @@ Result<LinkFacts> linkInfo(int link) {
   return facts;
 }
 
-Result<std::vector<TcxFacts>> listTcx(const std::string &netns, uint32_t ifindex, bool ingress) {
-  uint32_t programs[kMaxTcx]{}, links[kMaxTcx]{};
-  uint32_t count = 0;
-  int result = -ENODEV;
-  auto failure = doIn(netns, [&] {
+Result<std::vector<TcxFacts>> listTcx(const HookPlace &place) {
+  return visit<std::vector<TcxFacts>>(place.netns, [&]() -> Result<std::vector<TcxFacts>> {
+    uint32_t programs[kMaxTcx]{}, links[kMaxTcx]{};
     LIBBPF_OPTS(bpf_prog_query_opts, query);
     query.prog_ids = programs;
     query.link_ids = links;
     query.count = kMaxTcx;
-    result = bpf_prog_query_opts(static_cast<int>(ifindex), hook(ingress), &query);
-    count = query.count;
+    int error = bpf_prog_query_opts(static_cast<int>(place.ifindex), hook(place), &query);
+    std::vector<TcxFacts> list;
+    if (error == -ENOENT) return list;  // nobody was ever there
+    if (error) return failed(-error);
+    for (uint32_t i = 0; i < query.count && i < kMaxTcx; i++)
+      list.push_back({programs[i], links[i], programName(programs[i])});
+    return list;
   });
-  if (failure) return *failure;
-  // ENOENT: nobody was ever there.
-  if (result == -ENOENT) return std::vector<TcxFacts>{};
-  if (result < 0) return failed(-result);
-  std::vector<TcxFacts> list;
-  for (uint32_t i = 0; i < count && i < kMaxTcx; i++) list.push_back({programs[i], links[i], programName(programs[i])});
-  return list;
 }
 
 int updateLink(int link, int program) { return bpf_link_update(link, program, nullptr); }

@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "fd.h"
+#include "place.h"
 #include "result.h"
 
 namespace remora {
 
-// As the last one on the hook, or before all that are there. An empty `netns` is the plugin's own. The device is resolved in
-// the calling thread's namespace, hence the thread.
-Result<UniqueFd> attachTcx(int program, const std::string &netns, uint32_t ifindex, bool ingress, bool before);
+// As the last one on the hook, or before all that are there.
+Result<UniqueFd> attachTcx(const HookPlace &place, int program, bool before);
 
 struct LinkFacts {
   uint32_t id, programId;
@@ -30,7 +30,7 @@ struct TcxFacts {
   std::string name;  // empty where the program went away meanwhile
 };
 // The programs on a device's hook, in the order in which packets meet them. EINVAL before Linux 6.6.
-Result<std::vector<TcxFacts>> listTcx(const std::string &netns, uint32_t ifindex, bool ingress);
+Result<std::vector<TcxFacts>> listTcx(const HookPlace &place);
 
 // Both return 0 or a negative errno.
 int updateLink(int link, int program);
