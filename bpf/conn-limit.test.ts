@@ -5,8 +5,9 @@ import { setTimeout as wait } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Chain, laboratory } from "./laboratory.ts";
+import { type Chain, laboratory, type Member } from "./laboratory.ts";
 import { ethernet, extension, ipv4, ipv6, type TcpFields, type Transport, tcp, udp, vlan } from "./packets.ts";
+import { changesUnderLock } from "./parallel.ts";
 
 const next = -1;
 const shot = 2;
@@ -410,6 +411,22 @@ test("several CPUs open and reset connections at once: what is counted is what i
     [0, 0],
   );
 });
+
+for (const whose of ["pod", "remote"])
+  test(`the ${whose}'s account is under its lock`, async () => {
+    const params = { max: "16384", max_per_remote: "16384" };
+    using it = pod(params);
+    const [member] = it.ingress.members as [Member];
+    const [program, entry] = ["conn-limit", "conn_limit_ingress"];
+    // One stays, and the remote's account with it.
+    it.knocks({ port: 1 });
+    const { remotes, wrap, pod: own } = families.IPv4;
+    const packet = wrap(remotes[0], own, tcp());
+    const collision = { member, hold: `hold_${whose}`, knock: "knock_segment", packet, program, entry, params };
+    assert.is(await changesUnderLock(it.lab, collision), 0);
+    const count = (what: string) => Number(new RegExp(`(\\d+) ${what} by remote`).exec(it.told())?.[1] ?? 0);
+    assert.ok(count("opened") >= 50 && count("reset") >= 50, it.told());
+  });
 
 // ---- memory ----
 

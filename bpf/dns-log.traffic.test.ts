@@ -7,7 +7,7 @@ import * as assert from "uvu/assert";
 import { laboratory, type Member } from "./laboratory.ts";
 import { ethernet, ipv4, udp } from "./packets.ts";
 import { bareIpPair, ethernetPair, four, six } from "./pairs.ts";
-import { runInParallel } from "./parallel.ts";
+import { changesUnderLock, runInParallel } from "./parallel.ts";
 
 /** Answers by the name's first label: `missing` is not there, `slow` takes its time, `lost` never is. Else one address. */
 const server = `
@@ -141,6 +141,24 @@ test("several CPUs at once lose no query", async () => {
   ];
   assert.is(Math.max(...numbers), value.egress.queries, "no number left out");
   assert.is(value.egress.queries + value.egress.again, 2 * again);
+});
+
+test("the number of a transaction is under its lock", async () => {
+  using lab = laboratory();
+  const [program, entry] = ["dns-log", "dns_log_egress"];
+  const [member] = lab.chain([{ program, entry }]).members as [Member];
+  const question = Buffer.from([0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
+  const packet = ethernet(ipv4({}, udp({}, question)));
+  const changed = await changesUnderLock(lab, {
+    member,
+    hold: "hold_last",
+    knock: "knock_query",
+    packet,
+    program,
+    entry,
+  });
+  assert.is(changed, 0);
+  assert.ok(recorded(member).length >= 100);
 });
 
 test.run();

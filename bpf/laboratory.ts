@@ -26,7 +26,7 @@ export interface Wanted {
   program: string;
   entry: string;
   params?: Record<string, string>;
-  /** The member of another chain whose maps it shares, as the two directions of a program with a function for each do. */
+  /** The member of another chain whose maps it shares (those that both have), as the two directions of a program do. */
   sharing?: Member | undefined;
 }
 
@@ -124,7 +124,9 @@ export function laboratory(): Laboratory {
         counters,
         countHead: position === 0,
         endings: [...told],
-        reuse: (sharing?.stage.maps ?? []).filter(({ name }) => !name.includes(".rodata")),
+        reuse: (sharing?.stage.maps ?? []).filter(
+          ({ name }) => !name.includes(".rodata") && info.maps.some((map) => map.name === name),
+        ),
       });
       keep(stage.program);
       for (const map of stage.maps) keep(map.fd);

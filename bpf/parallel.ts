@@ -4,7 +4,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import type { Chain, Laboratory } from "./laboratory.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
+import type { Chain, Laboratory, Member } from "./laboratory.ts";
 
 /** A run of the kernel is not interrupted if it is short. */
 const repeat = 10_000;
@@ -51,4 +53,50 @@ export async function runInParallel(
     await Promise.all(children.map(stopped));
   }
   return packets.length * rounds * repeat;
+}
+
+interface Collision {
+  /** A member of the program whose lock it is. */
+  member: Member;
+  /** The function of fixtures/holder.bpf.c that takes the lock, and the packet for it. */
+  hold: string;
+  /** That which stands before the program, and comes by with this packet. */
+  knock: string;
+  packet: Buffer;
+  program: string;
+  entry: string;
+  params?: Record<string, string>;
+}
+
+/**
+ * Runs the program on one CPU while its lock is held on another, until it has come by a hundred times meanwhile.
+ * @returns how often what the lock is for was changed all the same: 0, or the program does not take it.
+ */
+export async function changesUnderLock(lab: Laboratory, collision: Collision): Promise<number> {
+  const { member, hold, knock, packet, program, entry, params = {} } = collision;
+  const holder = lab.chain([{ program: "fixtures/holder", entry: hold, sharing: member }]);
+  const [watching] = holder.members;
+  const knocker = lab.chain([
+    { program: "fixtures/holder", entry: knock, sharing: watching },
+    { program, entry, params, sharing: member },
+  ]);
+  const stop = new Int32Array(new SharedArrayBuffer(4));
+  const workers = [holder, knocker].map(
+    ({ head }) =>
+      new Worker(new URL("fixtures/sender.ts", import.meta.url), {
+        workerData: { program: head, packet, runs: Number.POSITIVE_INFINITY, stop },
+      }),
+  );
+  const ended = workers.map((worker) => once(worker, "exit"));
+  try {
+    for (const deadline = Date.now() + 60_000; ; ) {
+      const [held = 0, met = 0, broken = 0] = watching?.totals("watched") ?? [];
+      if (met >= 100) return broken;
+      if (await Promise.race([...ended, sleep(5)])) throw new Error("a thread that sends has ended");
+      if (Date.now() > deadline) throw new Error(`only ${met} came by while the lock was held ${held} times`);
+    }
+  } finally {
+    Atomics.store(stop, 0, 1);
+    await Promise.all(ended);
+  }
 }

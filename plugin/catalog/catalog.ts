@@ -34,7 +34,8 @@ export function isProgramName(name: string): boolean {
   return name.length <= 63 && /^[a-z0-9]+([._-]+[a-z0-9]+)*$/.test(name) && !name.includes("..");
 }
 
-const nameRule = 'lower-case letters and digits, with single ".", "-" or "_" between, 63 at most';
+/** What `isProgramName` lets through, in words. */
+export const nameRule = 'lower-case letters and digits, with single ".", "-" or "_" between, 63 at most';
 
 export interface Catalog {
   /** The directories as configured, and whether they can be used. */

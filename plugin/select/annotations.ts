@@ -9,7 +9,7 @@
  */
 
 import * as z from "zod/mini";
-import { isProgramName } from "../catalog/catalog.ts";
+import { isProgramName, nameRule } from "../catalog/catalog.ts";
 import { didYouMean, quote } from "../catalog/words.ts";
 import { code, RemoraError } from "../errors.ts";
 import { directions } from "../kernel/port.ts";
@@ -45,7 +45,22 @@ export function readAnnotations(annotations: Readonly<Record<string, string>> | 
     else if (prefix === domain || slash < 0 || !key.startsWith(prefix)) asked.push(unknownKey(key, value));
     else parameters.push({ key, program: prefix.slice(0, -domain.length - 1), parameter: key.slice(slash + 1), value });
   }
-  return withParameters(asked, parameters);
+  return firstRefusals(withParameters(asked, parameters));
+}
+
+/**
+ * Each refusal becomes a line of the log and a part of the record where the policy is `open`, and a pod may bring thousands:
+ * the first ones tell what is wrong.
+ */
+const mostRefusals = 32;
+
+function firstRefusals(all: (Wish | Refused)[]): (Wish | Refused)[] {
+  const refusals = all.filter((one) => "error" in one);
+  if (refusals.length <= mostRefusals) return all;
+  const left = new Set(refusals.slice(mostRefusals));
+  const reason = `${left.size} more annotations of ${domain} are refused; the first ${mostRefusals} are named`;
+  const last = { program: domain, error: new RemoraError(code.badAnnotation, reason) };
+  return [...all.filter((one) => !("error" in one && left.has(one))), last];
 }
 
 function refused(program: string, key: string, value: string, reason: string): Refused {
@@ -88,16 +103,17 @@ function readNames(value: string): (Wish | Refused)[] {
   const names = value.split(",").map((name) => name.trim());
   return names.filter(Boolean).map((name) => {
     if (isProgramName(name)) return wish(name);
-    const hint = /\s/.test(name) ? ": names are separated by commas" : "";
-    return refused(name, programsKey, value, `${quote(name)} is not a program's name${hint}`);
+    const hint = /[\s;]/.test(name) ? "names are separated by commas" : `a name is ${nameRule}`;
+    return refused(name, programsKey, value, `${quote(name)} is not a program's name: ${hint}`);
   });
 }
 
+const programName = `must be a program's name: ${nameRule}`;
 const priority = "must be a whole number from 0 to 1000";
 const eachOnce = 'must be a list of "ingress", "egress" or both, each once';
 const entrySchema = z.strictObject(
   {
-    program: z.string("must be a program's name").check(z.refine(isProgramName, "must be a program's name")),
+    program: z.string(programName).check(z.refine(isProgramName, programName)),
     priority: z.optional(z.int(priority).check(z.minimum(0, priority), z.maximum(1000, priority))),
     params: z.optional(
       z.record(
@@ -155,21 +171,23 @@ function issueText(issue: z.core.$ZodIssue, entry: string): string {
 
 // ---- <program>.remora.io/<parameter> ---------------------------------------------------------------------------
 
+/** In one pass over each list: a pod may bring thousands of annotations, and its start waits. */
 function withParameters(asked: (Wish | Refused)[], parameters: ParameterAnnotation[]): (Wish | Refused)[] {
-  let result = asked;
-  for (const { key, program, parameter, value } of parameters) {
-    const ofProgram = result.filter((one) => one.program === program);
-    if (ofProgram.length === 0) {
-      const reason = `program ${quote(program)} is not selected by ${programsKey}${whichMeant(program, asked)}`;
-      result = [...result, refused(program, key, value, reason)];
-    } else if (ofProgram.length > 1) {
-      const reason = `${programsKey} lists ${quote(program)} ${ofProgram.length} times, so which is meant is not clear: set the parameter in the JSON form's "params"`;
-      result = result.map((one) =>
-        one.program === program && "source" in one ? refused(program, key, value, reason) : one,
-      );
-    } else {
-      result = result.map((one) => (one === ofProgram[0] && "source" in one ? setIn(one, key, parameter, value) : one));
-    }
+  const ofProgram = Map.groupBy(parameters, ({ program }) => program);
+  const times = Map.groupBy(asked, ({ program }) => program);
+  const result = asked.map((one) => {
+    const own = "source" in one ? ofProgram.get(one.program) : undefined;
+    const [first] = own ?? [];
+    if (!("source" in one) || own === undefined || first === undefined) return one;
+    const listed = times.get(one.program)?.length ?? 0;
+    if (listed === 1) return setIn(one, own);
+    const reason = `${programsKey} lists ${quote(one.program)} ${listed} times, so which is meant is not clear: set the parameter in the JSON form's "params"`;
+    return refused(one.program, first.key, first.value, reason);
+  });
+  for (const [program, [first]] of ofProgram) {
+    if (first === undefined || times.has(program)) continue;
+    const reason = `program ${quote(program)} is not selected by ${programsKey}${whichMeant(program, asked)}`;
+    result.push(refused(program, first.key, first.value, reason));
   }
   return result;
 }
@@ -181,10 +199,13 @@ function whichMeant(program: string, asked: (Wish | Refused)[]): string {
   return `; Kubernetes takes no underscore here, so the parameters of ${quote(underscored)} go into the JSON form's "params"`;
 }
 
-function setIn(asked: Wish, key: string, parameter: string, value: string): Wish {
+function setIn(asked: Wish, own: ParameterAnnotation[]): Wish {
+  const given = own.map(({ parameter, value }) => [parameter, value] as const);
+  const sources = own.map(({ parameter, key }) => [parameter, `annotation ${key}`] as const);
   return {
     ...asked,
-    params: { ...asked.params, [parameter]: value },
-    paramSources: { ...asked.paramSources, [parameter]: `annotation ${key}` },
+    // Whatever a parameter is called, `fromEntries` makes it a property of its own.
+    params: Object.fromEntries([...Object.entries(asked.params), ...given]),
+    paramSources: Object.fromEntries(sources),
   };
 }

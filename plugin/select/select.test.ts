@@ -408,4 +408,29 @@ test("a program that is not meant for every pod: refused to the node's chain, ha
   assert.equal(names(choose(programs("fault")).selected), ["fault"]);
 });
 
+test("thousands of annotations are read in one pass, and of thousands of refusals the first are told", () => {
+  const many = <T>(make: (index: number) => T): T[] => Array.from({ length: 40_000 }, (_, index) => make(index));
+  const parameters = Object.fromEntries(many((index) => [`limit.remora.io/p${index}`, "1"]));
+  const others = Object.fromEntries(many((index) => [`c${index}.remora.io/rate`, "1"]));
+  const entry = JSON.stringify([{ program: "limit", params: Object.fromEntries(many((index) => [`q${index}`, "1"])) }]);
+  // With a copy of all before for each, this takes ten minutes instead of a tenth of a second.
+  refused(() => choose({ ...parameters, ...programs(entry) }), code.badParameter, "limit");
+  refused(() => choose({ ...others, ...programs("limit") }), code.badAnnotation, "c0.remora.io/rate");
+  const open = { config: { ...config, failurePolicy: "open" as const } };
+  const { selected, missing } = choose({ ...others, ...programs("limit") }, open);
+  assert.equal(names(selected), ["limit"]);
+  assert.is(missing.length, 33);
+  assert.match(missing.at(-1)?.reason ?? "", /39968 more annotations of remora\.io are refused/);
+});
+
+test("what is no program's name is told what one is", () => {
+  for (const name of ["Count", "../etc/passwd", "c\u00f6unt", "count.", "-count"]) {
+    refused(() => choose(programs(name)), code.badAnnotation, "remora.io/programs", "lower-case letters and digits");
+    const entry = JSON.stringify([{ program: name }]);
+    refused(() => choose(programs(entry)), code.badAnnotation, "[0].program", "lower-case letters and digits");
+  }
+  for (const list of ["count;limit", "count limit"])
+    refused(() => choose(programs(list)), code.badAnnotation, "names are separated by commas");
+});
+
 test.run();
