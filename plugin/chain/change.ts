@@ -8,7 +8,7 @@ import { type Change, changesBetween } from "./changes.ts";
 import { busy, lock, lockDeadlines } from "./lock.ts";
 import { pinsOf } from "./pins.ts";
 import type { ChainPlan } from "./plan.ts";
-import { type AttachmentRecord, readRecord, recordedNamespace } from "./record.ts";
+import { type AttachmentRecord, isSameNamespace, readRecord } from "./record.ts";
 import { isAsPlanned, type ReplaceOptions, replace } from "./replace.ts";
 import { settle } from "./settle.ts";
 
@@ -78,8 +78,7 @@ function sameInterface(kernel: KernelPort, record: AttachmentRecord): InterfaceI
       cause: error,
     });
   }
-  const { dev, ino } = recordedNamespace(device.namespace);
-  if (device.ifindex === ifindex && dev === record.namespace.dev && ino === record.namespace.ino) return device;
+  if (device.ifindex === ifindex && isSameNamespace(record.namespace, device.namespace)) return device;
   throw new RemoraError(
     code.attachmentDiffers,
     `${id.ifname} in ${netns} is another interface than the one that the chain was attached to`,

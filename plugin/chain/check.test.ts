@@ -128,7 +128,7 @@ test("the interface and its namespace", () => {
     kernel.removeNamespace(netns);
     kernel.namespace(netns, ["lo"]);
   });
-  differs(/is network namespace \d+, the chain was attached in \d+/, (kernel) => {
+  differs(/is network namespace \d+ \(cookie \d+\), the chain was attached in \d+ /, (kernel) => {
     kernel.removeNamespace(netns);
     kernel.namespace(netns);
   });

@@ -18,10 +18,12 @@ import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
 import {
   type AttachmentRecord,
+  isSameNamespace,
   type RecordedChain,
   type RecordedStage,
   readRecord,
   recordedNamespace,
+  wordsForNamespace,
 } from "./record.ts";
 import { tracedHead } from "./trace.ts";
 import { Handles } from "./undo.ts";
@@ -69,10 +71,10 @@ function checkInterface(kernel: KernelPort, record: AttachmentRecord, id: Attach
     if (error.code === "ENOENT") throw differs(`the network namespace ${netns} is not there any more`);
     throw error;
   }
-  const namespace = recordedNamespace(found.namespace);
-  if (namespace.dev !== record.namespace.dev || namespace.ino !== record.namespace.ino)
+  if (!isSameNamespace(record.namespace, found.namespace))
     throw differs(
-      `${netns} is network namespace ${namespace.ino}, the chain was attached in ${record.namespace.ino} (${record.netns})`,
+      `${netns} is network namespace ${wordsForNamespace(recordedNamespace(found.namespace))}, the chain was attached in ` +
+        `${wordsForNamespace(record.namespace)}, then ${record.netns}`,
     );
   if (found.ifindex !== record.ifindex)
     throw differs(

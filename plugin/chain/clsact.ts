@@ -12,6 +12,7 @@
  * it is not forgotten: the pins stay, since without them the chain that packets still meet would be empty, and drop them.
  */
 
+import { isDeepStrictEqual } from "node:util";
 import {
   type Fd,
   type Filter,
@@ -23,13 +24,13 @@ import {
 import type { Hook, HookState } from "./hook.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
-import { type AttachmentRecord, recordedNamespace } from "./record.ts";
+import { isSameNamespace, type RecordedNamespace } from "./record.ts";
 import { Handles, is } from "./undo.ts";
 
 /** What the pinned map holds, as JSON behind two u32: the ids of the programs that the filter may run, 0 for none. */
 interface Description {
   netns: string;
-  namespace: AttachmentRecord["namespace"];
+  namespace: RecordedNamespace;
   ifindex: number;
   direction: FilterPlace["direction"];
   /** The qdisc is there for us alone: it goes with the last filter. */
@@ -126,7 +127,7 @@ function hasOurQdisc(
   return chainPlaces.some((other) => {
     const pinned = other === place ? undefined : handles.openPin(pins.filter(other));
     const found = pinned?.kind === "map" ? read(kernel, pinned.fd) : undefined;
-    return found?.madeQdisc && found.ifindex === ifindex && found.namespace.ino === namespace.ino;
+    return found?.madeQdisc && found.ifindex === ifindex && isDeepStrictEqual(found.namespace, namespace);
   });
 }
 
@@ -163,10 +164,8 @@ function look(
   const { netns, namespace, ids } = described;
   const identity = kernel.namespaceIdentity(netns);
   if (!identity) return { state: namespaceIsGone(kernel, netns) ? "detached" : "unseen" };
-  const now = recordedNamespace(identity);
-  // The path names another pod's by now. (The cookie tells apart what was given the same number; old kernels have none.)
-  if (now.dev !== namespace.dev || now.ino !== namespace.ino || now.cookie !== namespace.cookie)
-    return { state: "detached" };
+  // The path names another pod's by now.
+  if (!isSameNamespace(namespace, identity)) return { state: "detached" };
   let filters: Filter[];
   try {
     filters = kernel.listFilters(described);

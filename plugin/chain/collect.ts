@@ -17,7 +17,7 @@ import { removeIfEmpty } from "./folders.ts";
 import { Lock, lockDeadlines, lockOrGoOn, tryLock } from "./lock.ts";
 import { releaseNodeMaps } from "./node-maps.ts";
 import { type AttachmentPins, attachmentName, encodeName, rootOf } from "./pins.ts";
-import { type AttachmentRecord, readAnyRecord, readRecord, recordedNamespace } from "./record.ts";
+import { type AttachmentRecord, isSameNamespace, readAnyRecord, readRecord } from "./record.ts";
 import { settle } from "./settle.ts";
 import { traceWasLeft } from "./trace.ts";
 import { messageOf } from "./undo.ts";
@@ -172,17 +172,16 @@ function whyStale(kernel: KernelPort, { pins }: Found): { reason: string; certai
     return { reason: messageOf(error), certain: false };
   }
   if (!record) return { reason: "an ADD did not end", certain: false };
-  if (!sameNamespace(kernel, record)) return { reason: "its network namespace is gone", certain: true };
+  if (!namespaceIsThere(kernel, record)) return { reason: "its network namespace is gone", certain: true };
   // Nothing but a record is whole where no program could be attached (failurePolicy open).
   return Object.keys(record.chains).length > 0 ? { reason: "an ADD did not end", certain: false } : undefined;
 }
 
 /** Paths of namespaces are used again; the identity tells whether this one still is the one that was attached in. */
-function sameNamespace(kernel: KernelPort, record: AttachmentRecord): boolean {
+function namespaceIsThere(kernel: KernelPort, record: AttachmentRecord): boolean {
   const found = kernel.namespaceIdentity(record.netns);
   if (!found) return !namespaceIsGone(kernel, record.netns);
-  const { dev, ino } = recordedNamespace(found);
-  return dev === record.namespace.dev && ino === record.namespace.ino;
+  return isSameNamespace(record.namespace, found);
 }
 
 function wholeId(kernel: KernelPort, { id, pins }: Found): AttachmentId {

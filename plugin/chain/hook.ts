@@ -16,7 +16,7 @@ import type { HookName, NodeConfig } from "../model.ts";
 import { clsact } from "./clsact.ts";
 import type { AttachmentPins } from "./pins.ts";
 import type { ChainPlace, HostEnd } from "./places.ts";
-import type { AttachmentRecord } from "./record.ts";
+import type { RecordedNamespace } from "./record.ts";
 import { tcx } from "./tcx.ts";
 import type { Handles, Undo } from "./undo.ts";
 
@@ -42,7 +42,7 @@ export interface HookRequest {
   netns: string;
   ifindex: number;
   host: HostEnd | undefined;
-  namespace: AttachmentRecord["namespace"];
+  namespace: RecordedNamespace;
 }
 
 export interface Hook {

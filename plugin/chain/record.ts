@@ -25,14 +25,19 @@ import { Handles, type Undo } from "./undo.ts";
 /** Raised when a record's shape changes such that older code would misread it. */
 const format = 2;
 
+/** Decimal numbers as text: they have 64 bits. */
+export interface RecordedNamespace {
+  dev: string;
+  ino: string;
+  cookie: string;
+}
 export interface AttachmentRecord {
   format: typeof format;
   id: AttachmentId;
   pod: PodIdentity | null;
   /** The path as the runtime named it; the identity tells whether it still names the same namespace. */
   netns: string;
-  /** Decimal numbers as text: they have 64 bits. */
-  namespace: { dev: string; ino: string; cookie: string };
+  namespace: RecordedNamespace;
   ifindex: number;
   /** Where a chain stands at the host's end. */
   host?: HostEnd;
@@ -93,8 +98,22 @@ export interface RecordedEntry {
 export const recordFormat = format;
 
 /** A namespace's identity as a record holds it. */
-export function recordedNamespace({ dev, ino, cookie }: NamespaceIdentity): AttachmentRecord["namespace"] {
+export function recordedNamespace({ dev, ino, cookie }: NamespaceIdentity): RecordedNamespace {
   return { dev: String(dev), ino: String(ino), cookie: String(cookie) };
+}
+
+/**
+ * Whether a recorded namespace is the one that was found somewhere. Its number is given to another as soon as it is gone, so
+ * the cookie decides, which is never used again. (Before Linux 5.14 there is none: both are 0.)
+ */
+export function isSameNamespace(recorded: RecordedNamespace, found: NamespaceIdentity): boolean {
+  const { dev, ino, cookie } = recordedNamespace(found);
+  return dev === recorded.dev && ino === recorded.ino && cookie === recorded.cookie;
+}
+
+/** For people: the number is what `ip netns` and `lsns` know it by. */
+export function wordsForNamespace({ ino, cookie }: RecordedNamespace): string {
+  return `${ino} (cookie ${cookie})`;
 }
 
 /** What was selected for an attachment: its entries of all places as one. */

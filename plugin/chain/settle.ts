@@ -20,7 +20,7 @@ import { type Hook, hooks, unhook } from "./hook.ts";
 import { programsAhead } from "./order.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, requireHostEnd } from "./places.ts";
-import { type AttachmentRecord, readNextRecord, readRecord, recordedNamespace } from "./record.ts";
+import { type AttachmentRecord, isSameNamespace, readNextRecord, readRecord, wordsForNamespace } from "./record.ts";
 import { attachFirst, tcx } from "./tcx.ts";
 import { settleTrace } from "./trace.ts";
 import { Attempts, Handles, messageOf, Undo } from "./undo.ts";
@@ -137,11 +137,10 @@ function pointOne(
 /** Paths of namespaces are used again, and so are the indices of interfaces: another pod's must not get this chain. */
 function requireNamespace(kernel: KernelPort, record: AttachmentRecord): void {
   const found = kernel.namespaceIdentity(record.netns);
-  const now = found && recordedNamespace(found);
-  if (now?.dev === record.namespace.dev && now.ino === record.namespace.ino) return;
+  if (found && isSameNamespace(record.namespace, found)) return;
   throw new RemoraError(
     code.attachmentDiffers,
-    `${record.netns} is not the network namespace any more that the chain was attached in (${record.namespace.ino})`,
+    `${record.netns} is not the network namespace any more that the chain was attached in, ${wordsForNamespace(record.namespace)}`,
   );
 }
 

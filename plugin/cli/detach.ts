@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { findAttachments } from "../chain/attachments.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
 import { detachWhenFree } from "../chain/detach.ts";
-import { readAnyRecord, recordedNamespace } from "../chain/record.ts";
+import { isSameNamespace, readAnyRecord } from "../chain/record.ts";
 import { code, RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
@@ -55,11 +55,10 @@ runtime has asked for goes away as well, and that container's next CHECK says th
 function attachedTo(kernel: KernelPort, bpffs: string, netns: string, ifname: string): AttachmentId {
   const identity = kernel.namespaceIdentity(netns);
   if (!identity) throw new RemoraError(code.noInterface, `${netns} names no network namespace`);
-  const { dev, ino } = recordedNamespace(identity);
   const found = findAttachments(kernel, bpffs).flatMap(({ pins }) => {
     const record = readAnyRecord(kernel, pins);
-    const same = record?.namespace.dev === dev && record.namespace.ino === ino && record.id.ifname === ifname;
-    return record && same ? [record.id] : [];
+    const same = record && isSameNamespace(record.namespace, identity) && record.id.ifname === ifname;
+    return same ? [record.id] : [];
   });
   const [id] = [...found.filter(({ network }) => network === manualNetwork), ...found];
   if (id) return id;

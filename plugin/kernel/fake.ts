@@ -253,6 +253,17 @@ export class FakeKernel implements KernelPort {
     this.#reap();
   }
 
+  /** The namespace dies, and another pod's takes its path, its number and the indices of its interfaces: the cookie alone is another. */
+  renewNamespace(path: string): void {
+    const former = this.#namespaceAt("renewNamespace", path);
+    this.removeNamespace(path);
+    this.#namespaces.set(path, {
+      identity: { ...former.identity, cookie: BigInt(this.#nextId++) },
+      interfaces: former.interfaces.map((device) => ({ ...device })),
+      peers: former.peers.map((device) => ({ ...device })),
+    });
+  }
+
   /** Everything that is still there: open descriptors, files below the mount, kernel objects, attached links. */
   left(): string[] {
     return [
