@@ -33,7 +33,9 @@ const params: Record<(typeof programs)[number], Record<string, string>> = {
 
 export const library: Asked[] = programs.map((program) => ({ program, params: params[program] }));
 
-/** An accounting, a marking, a filter and a limit: what a busy node's pod has. */
-export const fourPrograms = library.filter(({ program }) =>
-  ["flow-log", "mark-dscp", "acl", "rate-limit"].includes(program),
-);
+const chainOf = (...names: string[]): Asked[] => library.filter(({ program }) => names.includes(program));
+
+/** What a busy node's pod has: accounting, a filter, a marking, and an address that is its own. */
+export const fourPrograms = chainOf("count", "acl", "mark-dscp", "guard");
+/** The same with programs that keep a record or a bucket, which they lock, for each packet. */
+export const fourStateful = chainOf("flow-log", "acl", "mark-dscp", "rate-limit");

@@ -3,17 +3,26 @@
  * What two pods notice: the throughput of one TCP stream (iperf3) and how long a request and its response take
  * (sockperf), routed over the node as ptp does it, with the same chain in both directions of both pods. Run it in a
  * network namespace of its own: that one is the node.
+ *
+ * The two ends of the TCP stream have a processor each. Left to the scheduler, some connections share one and some do
+ * not, which differs by more than any chain does.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { type Namespace, run, type Scratch, scratch } from "../e2e/lib/scratch.ts";
 import { interleave, median, ratio, table } from "./figures.ts";
-import { type Asked, empty, fourPrograms, library } from "./library.ts";
+import { type Asked, empty, fourPrograms, fourStateful, library } from "./library.ts";
 
 const dist = resolve(import.meta.dirname, "../dist");
-/** `seconds`: of each of a round's two measurements. */
-export function pods(options: { rounds: number; seconds: number }): string {
+/** iperf3's processors, of the client and of the server. */
+const affinity = availableParallelism() > 1 ? "0,1" : "0,0";
+/** Seconds after which a measurement of so many is given up. */
+const patience = (seconds: number): string => String(seconds + 9);
+
+/** Seconds: of each round's measurement of the throughput, and of the latency. */
+export function pods(options: { rounds: number; throughput: number; latency: number }): string {
   using world = scratch();
   const programs = join(world.dir, "programs");
   mkdirSync(programs, { mode: 0o755 });
@@ -26,14 +35,14 @@ export function pods(options: { rounds: number; seconds: number }): string {
   using iperf = daemon(server.namespace, "iperf3", "--server");
   using sockperf = daemon(server.namespace, "sockperf", "server", "--tcp", "--ip", server.address);
   const goodput = (): number => {
-    const argv = ["--client", server.address, "--time", String(options.seconds), "--json"];
-    return JSON.parse(client.namespace.exec("iperf3", ...argv)).end.sum_received.bits_per_second / 1e9;
+    const argv = ["--client", server.address, "--time", String(options.throughput), "--affinity", affinity, "--json"];
+    const said = again(3, () => client.namespace.exec("timeout", patience(options.throughput), "iperf3", ...argv));
+    return JSON.parse(said).end.sum_received.bits_per_second / 1e9;
   };
   const latency = (): number => {
-    const argv = ["ping-pong", "--tcp", "--ip", server.address, "--time", String(options.seconds)];
-    const patience = String(options.seconds + 9);
+    const argv = ["ping-pong", "--tcp", "--ip", server.address, "--time", String(options.latency)];
     // Now and then sockperf waits for ever for its own server.
-    const said = again(3, () => client.namespace.exec("timeout", patience, "sockperf", ...argv));
+    const said = again(3, () => client.namespace.exec("timeout", patience(options.latency), "sockperf", ...argv));
     const [, text] = /percentile 50\.000 = +([\d.]+)/.exec(said) ?? [];
     if (text === undefined) throw new Error("sockperf prints no median");
     return Number(text);
@@ -65,7 +74,9 @@ export function pods(options: { rounds: number; seconds: number }): string {
     "no chain": [],
     "empty chain": [{ program: "empty", params: {} }],
     ...Object.fromEntries(library.map((asked) => [asked.program, [asked]])),
-    [fourPrograms.map(({ program }) => program).join(", ")]: fourPrograms,
+    ...Object.fromEntries(
+      [fourPrograms, fourStateful].map((four) => [four.map(({ program }) => program).join(", "), four]),
+    ),
   };
   const goodputs = interleave(
     options.rounds,
@@ -84,7 +95,7 @@ export function pods(options: { rounds: number; seconds: number }): string {
       percent(waits, bare),
     ];
   });
-  return `Pod to pod, TCP: medians of ${options.rounds} interleaved runs of ${options.seconds} s\n${table([["chain", "throughput", "of none", "half a round trip", "of none"], ...rows])}`;
+  return `Pod to pod, TCP: medians of ${options.rounds} interleaved runs of ${options.throughput} s and ${options.latency} s\n${table([["chain", "throughput", "of none", "half a round trip", "of none"], ...rows])}`;
 }
 
 /** Does something that may fail, so many times at most. `pause`: seconds in between. */

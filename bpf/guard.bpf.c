@@ -217,20 +217,18 @@ static __always_inline __u32 judge_arp(struct __sk_buff *skb, const struct remor
 static __always_inline __u32 judge_ipv4(struct __sk_buff *skb, const struct remora_packet *packet,
 					struct subject *subject)
 {
-	struct remora_cursor network = remora_network_of(skb, packet);
-	struct remora_cursor transport = remora_transport_of(skb, packet);
 	struct remora_ports ports = {};
 	struct iphdr ip;
 	__u32 length;
 
-	if (!remora_peek(&network, 0, &ip, sizeof(ip)))
+	if (!remora_peek_network(skb, packet, 0, &ip, sizeof(ip)))
 		return DROPPED_MALFORMED;
 	/* What follows the packet in its frame would be read as its ports. Beyond 64 KiB (BIG TCP) there is no length. */
 	length = bpf_ntohs(ip.tot_len);
 	if (length ? length < packet->transport_offset + packet->has_transport * 8u : !skb->gso_size)
 		return DROPPED_MALFORMED;
 	if (packet->protocol == IPPROTO_UDP && packet->has_transport) {
-		if (!remora_ports(&transport, &ports))
+		if (!remora_peek_transport(skb, packet, 0, &ports, sizeof(ports)))
 			return DROPPED_MALFORMED;
 		if (ports.source == bpf_htons(67) || ports.destination == bpf_htons(68))
 			return DROPPED_DHCP;
@@ -319,12 +317,11 @@ static __always_inline __u32 judge_discovery(struct __sk_buff *skb, const struct
 static __always_inline __u32 judge_ipv6(struct __sk_buff *skb, const struct remora_packet *packet,
 					struct subject *subject)
 {
-	struct remora_cursor network = remora_network_of(skb, packet);
 	struct remora_cursor transport = remora_transport_of(skb, packet);
 	struct ipv6hdr ip;
 	__u32 length;
 
-	if (!remora_peek(&network, 0, &ip, sizeof(ip)))
+	if (!remora_peek_network(skb, packet, 0, &ip, sizeof(ip)))
 		return DROPPED_MALFORMED;
 	length = bpf_ntohs(ip.payload_len);
 	if (length ? length + sizeof(ip) < packet->transport_offset + packet->has_transport * 8u :
@@ -335,7 +332,7 @@ static __always_inline __u32 judge_ipv6(struct __sk_buff *skb, const struct remo
 	if (packet->protocol == IPPROTO_UDP && packet->has_transport) {
 		struct remora_ports ports;
 
-		if (!remora_ports(&transport, &ports))
+		if (!remora_peek_transport(skb, packet, 0, &ports, sizeof(ports)))
 			return DROPPED_MALFORMED;
 		if (ports.source == bpf_htons(547) || ports.destination == bpf_htons(546))
 			return DROPPED_DHCP;
@@ -366,6 +363,23 @@ static __always_inline __u32 judge_ipv6(struct __sk_buff *skb, const struct remo
 	return PASSED_IPV6 | IF_SOURCE_IS_OWN;
 }
 
+/* Of a device that has a MAC. */
+static __always_inline bool peek_ethernet(struct __sk_buff *skb, const struct remora_packet *packet,
+					  struct ethhdr *ethernet)
+{
+	const struct remora_cursor start = { .skb = skb, .start = BPF_HDR_START_MAC };
+
+	if (packet->direct && packet->network_offset) {
+		const struct ethhdr *found = (const void *)(long)skb->data;
+
+		if ((const void *)(found + 1) <= (const void *)(long)skb->data_end) {
+			*ethernet = *found;
+			return true;
+		}
+	}
+	return remora_peek(&start, 0, ethernet, sizeof(*ethernet));
+}
+
 /*
  * What the packet itself tells: a decision, and on what it depends. The subject is put into `scratch`. A global function,
  * so that what depends on the number of prefixes is verified once, whatever the packet.
@@ -381,10 +395,9 @@ __attribute__((noinline)) __u32 guard_judge(struct __sk_buff *skb)
 		return DROPPED_MALFORMED;
 	packet = remora_parse(skb);
 	if (has_mac()) {
-		const struct remora_cursor start = { .skb = skb, .start = BPF_HDR_START_MAC };
 		struct ethhdr ethernet;
 
-		if (!remora_peek(&start, 0, &ethernet, sizeof(ethernet)))
+		if (!peek_ethernet(skb, &packet, &ethernet))
 			return DROPPED_MALFORMED;
 		if (!is_own_mac(ethernet.h_source))
 			return DROPPED_MAC;

@@ -102,27 +102,31 @@ static __always_inline int mark_packet(struct __sk_buff *skb, enum remora_direct
 		outcomes->malformed++;
 		return REMORA_NEXT;
 	}
-	decision = bpf_map_lookup_elem(&scratch, &key);
-	if (!decision)
-		return REMORA_NEXT;
-	subject = (struct remora_subject *)&decision->subject;
-	decision->packet = found.word;
-	remora_subject(skb, &found.packet, subject);
-	decision->wanted = subject->discovery ? REMORA_KEEP_DSCP : dscp;
+	if (rules_count) {
+		decision = bpf_map_lookup_elem(&scratch, &key);
+		if (!decision)
+			return REMORA_NEXT;
+		subject = (struct remora_subject *)&decision->subject;
+		decision->packet = found.word;
+		remora_subject(skb, &found.packet, subject);
+		decision->wanted = subject->discovery ? REMORA_KEEP_DSCP : dscp;
 #pragma clang loop unroll(disable)
-	for (i = 0; i < MAX_RULES && i < rules_count; i++)
-		if (remora_rule_matches(&rules[i], subject, direction))
-			break;
-	if (i < MAX_RULES && i < rules_count) {
-		decision->wanted = rules[i].action;
-		hits = &all->rules[i];
+		for (i = 0; i < MAX_RULES && i < rules_count; i++)
+			if (remora_rule_matches(&rules[i], subject, direction))
+				break;
+		if (i < MAX_RULES && i < rules_count) {
+			decision->wanted = rules[i].action;
+			hits = &all->rules[i];
+		}
+		wanted = decision->wanted;
+		found.word = decision->packet;
+	} else {
+		wanted = remora_is_neighbour_discovery(skb, &found.packet) ? REMORA_KEEP_DSCP : dscp;
 	}
 	if (direction == REMORA_INGRESS)
 		hits->ingress++;
 	else
 		hits->egress++;
-	wanted = decision->wanted;
-	found.word = decision->packet;
 
 	if (tags && (everything || wanted != REMORA_KEEP_DSCP)) {
 		if (priority >= 0)

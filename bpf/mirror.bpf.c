@@ -16,8 +16,8 @@
  *  - A copy that would be larger than `mtu` is cut. TCP that leaves or arrives in large pieces (GSO, GRO) is copied in such
  *    pieces and segmented behind: the same bytes, in segments that have room for the outer headers.
  *  - IPv4 and IPv6 packets are copied, with an Ethernet header (one is made up where the device has none) and a VLAN tag.
- *    Others (ARP, two tags) are counted. A packet of a tunnel of the pod's own that is still to be segmented cannot be
- *    wrapped again.
+ *    Others (ARP, two tags) are counted. A packet of a tunnel of the pod's own that is still to be segmented, or to
+ *    get its checksum, cannot be wrapped again, nor can several datagrams in one that are short enough not to be cut.
  *  - ICMP errors about copies are not copied, or a collector that does not listen would be told of its own complaints.
  *  - The outer UDP checksum is 0, over IPv6 as well (RFC 6935): a VXLAN device there wants `udp6zerocsumrx`.
  *
@@ -61,9 +61,9 @@ struct copies {
 	__u64 misplaced;	/* left the pod, and mirror's egress side stands at the host's end (`at: host`) */
 	__u64 not_ip;		/* ARP and others, and more than one VLAN tag */
 	__u64 own_error;	/* ICMP errors about copies */
-	__u64 not_wrapped;	/* no room, or a tunnel's packet already */
-	__u64 not_cloned;	/* the kernel had no memory, or the interface is down */
-	__u64 lost;		/* dropped by a program before mirror, or by the kernel's limit of nesting */
+	__u64 not_wrapped;	/* a tunnel's packet already, several datagrams in one (USO) that are not cut, or no memory */
+	__u64 not_cloned;	/* the kernel's limit of nesting (devices upon devices), an empty packet, or no memory */
+	__u64 lost;		/* dropped, or sent elsewhere, by a program before mirror */
 };
 
 struct {
@@ -177,6 +177,7 @@ static __always_inline void copy(struct __sk_buff *skb, struct copies *counts, e
 	struct passage *now;
 	__u32 key = 0;
 	__u64 *stands;
+	long result;
 
 	if (!is_set(&collector)) {
 		counts->no_collector++;
@@ -203,9 +204,13 @@ static __always_inline void copy(struct __sk_buff *skb, struct copies *counts, e
 		return;
 	}
 	now->side = side;
-	if (bpf_clone_redirect(skb, skb->ifindex, 0) && now->side)
+	result = bpf_clone_redirect(skb, skb->ifindex, 0);
+	if (!now->side)
+		return;
+	/* Where an egress program drops it, the result is NET_XMIT_DROP, which is no error. */
+	if (result < 0)
 		counts->not_cloned++;
-	else if (now->side)
+	else
 		counts->lost++;
 	now->side = 0;
 }

@@ -2,6 +2,7 @@
 /** What a copy looks like: the egress side is told that a packet is a clone, as it is by the other half of the program. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { TestRunRequest } from "../plugin/kernel/port.ts";
 import { type Laboratory, laboratory } from "./laboratory.ts";
 import {
   arp,
@@ -25,7 +26,7 @@ const four = { collector: "192.0.2.9", source_ipv4: "10.0.0.1", source_ipv6: "20
 const six = { ...four, collector: "2001:db8:9::9" };
 
 /** Runs a packet as a clone of one that arrived. */
-function clone(lab: Laboratory, params: Record<string, string>, packet: Buffer) {
+function clone(lab: Laboratory, params: Record<string, string>, packet: Buffer, context?: TestRunRequest["context"]) {
   const chain = lab.chain([{ program: "mirror", entry: "mirror_egress", params }]);
   const [member] = chain.members;
   const passage = member?.stage.maps.find(({ name }) => name === "passage");
@@ -34,7 +35,7 @@ function clone(lab: Laboratory, params: Record<string, string>, packet: Buffer) 
   if (!member || !passage || !now) throw new Error("mirror has no map passage");
   for (let at = 0; at < now.length; at += 8) now.writeUInt32LE(1, at);
   lab.kernel.updateMap(passage.fd, key, now);
-  const { verdict, packet: sent } = chain.pass(packet);
+  const { verdict, packet: sent } = chain.pass(packet, context);
   const after = lab.kernel.lookupMap(passage.fd, key);
   const counts = member.contents("copies")[0]?.value as Record<string, number>;
   return {
@@ -173,6 +174,20 @@ for (const [what, network] of Object.entries({
     assert.equal(counts, { not_ip: 1 });
     assert.is(cleared, 1);
   });
+
+test("not wrapped, and the clone dropped: several datagrams in one, unless they are cut to one", () => {
+  const packet = ethernet(ipv4({}, udp({}, page.subarray(0, 1200))));
+  const context = { gsoSize: 400, gsoSegs: 3 };
+  using lab = laboratory();
+  const { verdict, counts, cleared } = clone(lab, four, packet, context);
+  assert.is(verdict, shot);
+  assert.equal(counts, { not_wrapped: 1 });
+  assert.is(cleared, 1);
+  const cut = clone(lab, { ...four, mtu: "1000" }, packet, context);
+  assert.is(cut.verdict, redirect);
+  assert.equal(cut.counts, { ingress: 1, cut: 1 });
+  assert.equal(unwrap(cut.sent).inner, packet.subarray(0, 1000 - 20 - 16));
+});
 
 for (const [what, params, reason] of [
   ["without a collector", { directions: "3" }, "no_collector"],

@@ -37,14 +37,15 @@ const layers: Record<string, string[]> = {
   log: [],
   cli: ["select", "catalog", "chain", "values", "trace", "flows", "kernel"],
   verbs: ["cni", "log", "select", "catalog", "chain", "kernel"],
-  select: ["catalog", "kernel"],
-  catalog: ["kernel"],
+  select: ["catalog", "mapping", "kernel"],
+  catalog: ["mapping", "kernel"],
   chain: ["kernel"],
   values: ["kernel"],
   trace: ["kernel"],
   flows: ["values", "kernel"],
   kernel: [],
-  cni: [],
+  cni: ["mapping"],
+  mapping: [],
 };
 const nouns = new Set(["model", "errors"]);
 

@@ -14,7 +14,9 @@ const parts: Record<string, () => Promise<string>> = {
       quick ? { rounds: 3, repeat: 20_000 } : { rounds: 15, repeat: 200_000 },
     ),
   pods: async () =>
-    (await import("../bench/pods.ts")).pods(quick ? { rounds: 2, seconds: 1 } : { rounds: 9, seconds: 1 }),
+    (await import("../bench/pods.ts")).pods(
+      quick ? { rounds: 2, throughput: 1, latency: 1 } : { rounds: 9, throughput: 3, latency: 1 },
+    ),
   rates: async () => (await import("../bench/rates.ts")).rateAccuracy({ seconds: quick ? 3 : 10 }),
 };
 const unknown = wanted.filter((word) => !(word in parts));

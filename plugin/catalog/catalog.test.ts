@@ -209,6 +209,14 @@ const badManifests: [yaml: string, ...parts: string[]][] = [
   ["priority: 1.5", "priority must be a whole number"],
   ["priority: high", "priority must be a whole number"],
   ["version: 1.10", "version must be text: write it in quotes"],
+  [
+    "params: {__proto__: 1}",
+    'params must be a mapping from parameter to value ("__proto__" cannot be one of its names)',
+  ],
+  [
+    "maps: {__proto__: node}",
+    'maps must be a mapping from map to pod or node ("__proto__" cannot be one of its names)',
+  ],
   ["proceedOn: [okay]", "proceedOn[0] must be one of unspec, ok"],
   ["proceedOn: ok", "proceedOn must be a list"],
   [

@@ -6,6 +6,7 @@
 
 import * as z from "zod/mini";
 import { code, RemoraError } from "../errors.ts";
+import { mapping } from "../mapping.ts";
 import type { FailurePolicy, ParameterText, Place } from "../model.ts";
 import { globPattern } from "./glob.ts";
 
@@ -73,8 +74,10 @@ const schema = z.strictObject(
     proceedOn: z.optional(
       z.array(z.enum(verdictNames, `must be one of ${verdictNames.join(", ")}`), "must be a list of verdicts"),
     ),
-    maps: z.optional(z.record(z.string(), z.enum(["pod", "node"], "must be pod or node"))),
-    params: z.optional(z.record(z.string(), parameterText)),
+    maps: z.optional(
+      mapping(z.enum(["pod", "node"], "must be pod or node"), "must be a mapping from map to pod or node"),
+    ),
+    params: z.optional(mapping(parameterText, "must be a mapping from parameter to value")),
     sha256: z.optional(
       z.string("must be 64 hexadecimal digits").check(z.regex(/^[0-9a-f]{64}$/i, "must be 64 hexadecimal digits")),
     ),

@@ -77,11 +77,12 @@ export class Attempts {
     }
   }
 
-  /** @throws the one error there was, or an AggregateError whose message joins them all. */
+  /** @throws the one error there was, or an AggregateError of single ones whose message joins them all. */
   finish(): void {
-    if (this.errors.length === 0) return;
-    if (this.errors.length === 1) throw this.errors[0];
-    throw new AggregateError(this.errors, this.errors.map(messageOf).join("; "));
+    const errors = this.errors.flatMap((error) => (error instanceof AggregateError ? error.errors : [error]));
+    if (errors.length === 0) return;
+    if (errors.length === 1) throw errors[0];
+    throw new AggregateError(errors, errors.map(messageOf).join("; "));
   }
 }
 

@@ -8,6 +8,7 @@
  */
 import * as z from "zod/mini";
 import { code, RemoraError } from "../errors.ts";
+import { mapping } from "../mapping.ts";
 import type { NodeConfig } from "../model.ts";
 import { wrong } from "./errors.ts";
 import { isObject, type JsonObject, show } from "./json.ts";
@@ -15,14 +16,16 @@ import { defaultBpffs, defaultLevel } from "./removal.ts";
 
 const text = (expected: string) => z.string(expected).check(z.minLength(1, expected));
 const path = z.string("an absolute path").check(z.startsWith("/", "an absolute path"));
+/** What no namespace and no program can be called would silently forbid or allow nothing. */
+const glob = /^[a-z0-9._*-]+$/;
+const programGlob = "a program's name or glob";
 const priority = "a whole number from 0 to 1000";
 const eachOnce = 'a list of "ingress", "egress" or both, each once';
 
 const entryShape = {
   program: text("a program's name"),
   params: z.exactOptional(
-    z.record(
-      z.string(),
+    mapping(
       z.union([z.string(), z.number(), z.boolean()], "text, a number, true or false"),
       "an object with a value for each parameter",
     ),
@@ -50,10 +53,10 @@ const ownShape = {
     [],
   ),
   allow: z._default(
-    z.record(
-      z.string(),
-      z.array(text("a program's name or glob"), "a list of program globs"),
+    mapping(
+      z.array(z.string(programGlob).check(z.regex(glob, programGlob)), "a list of program globs"),
       "an object from namespace glob to a list of program globs",
+      glob,
     ),
     { "*": ["*"] },
   ),

@@ -46,6 +46,7 @@ const bpffsMagic = 0xcafe4a11;
 const hints: Record<string, Record<string, string>> = {
   "*": {
     EPERM: "it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, in the initial user namespace",
+    EACCES: "it takes root",
     ENOSYS: "this kernel has no bpf(2)",
     EMFILE: "the process has no file descriptor left: raise its limit (ulimit -n)",
   },

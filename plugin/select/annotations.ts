@@ -13,6 +13,7 @@ import { isProgramName, nameRule } from "../catalog/catalog.ts";
 import { didYouMean, quote } from "../catalog/words.ts";
 import { code, RemoraError } from "../errors.ts";
 import { directions } from "../kernel/port.ts";
+import { mapping } from "../mapping.ts";
 import type { Wish } from "../model.ts";
 
 const domain = "remora.io";
@@ -116,8 +117,7 @@ const entrySchema = z.strictObject(
     program: z.string(programName).check(z.refine(isProgramName, programName)),
     priority: z.optional(z.int(priority).check(z.minimum(0, priority), z.maximum(1000, priority))),
     params: z.optional(
-      z.record(
-        z.string(),
+      mapping(
         z.union([z.string(), z.number(), z.boolean()], "must be text, a number, true or false"),
         'must be an object such as {"rate": "10Mbit"}',
       ),

@@ -433,4 +433,11 @@ test("what is no program's name is told what one is", () => {
     refused(() => choose(programs(list)), code.badAnnotation, "names are separated by commas");
 });
 
+test("a parameter called __proto__ is refused as any other that there is not", () => {
+  const annotations = { ...programs("limit"), "limit.remora.io/__proto__": "1" };
+  refused(() => choose(annotations), code.badParameter, 'there is no parameter "__proto__"');
+  const entry = '[{"program":"limit","params":{"__proto__":{"rate":"1Mbit"}}}]';
+  refused(() => choose(programs(entry)), code.badAnnotation, '"__proto__" cannot be one of its names');
+});
+
 test.run();

@@ -292,6 +292,21 @@ test("DEL does not fail for what a collection can finish", async () => {
   assert.equal(it.kernel.left(), []);
 });
 
+test("a bpffs that has become read-only: DEL says so in the log, and does not fail", async () => {
+  using it = node();
+  it.program("a");
+  const asked = it.request({ config: { chain: chain("a") } });
+  await it.verbs.add(asked);
+  it.kernel.interfere = (operation) => {
+    if (/^(openPin|removePin|removeDirectory)/.test(operation)) it.kernel.failAt(0, "EROFS");
+  };
+  await it.verbs.del(asked);
+  assert.match(it.log.lines.at(-1) ?? "", /^error: not everything could be removed, remora gc will: .*EROFS/);
+  it.kernel.interfere = undefined;
+  await it.verbs.del(asked);
+  assert.equal(it.kernel.left(), []);
+});
+
 test("GC keeps the valid ones; what it cannot remove it tells, and goes on", async () => {
   using it = node();
   it.program("a");

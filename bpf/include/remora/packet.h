@@ -197,6 +197,60 @@ static __always_inline struct remora_cursor remora_transport_of(struct __sk_buff
 	return at;
 }
 
+/* Copies bytes that stand `ahead` of skb->data; `length` is a constant, and a multiple of 4. */
+static __always_inline bool remora_peek_pointer(struct __sk_buff *skb, __u32 ahead, void *to, __u32 length)
+{
+	/* Volatile: a value kept from an earlier reading would be 32 bits for the verifier, and no pointer any more. */
+	const volatile struct __sk_buff *fresh = skb;
+	const __u32 *from = (const void *)(long)fresh->data + ahead;
+
+	if ((const void *)from + length > (const void *)(long)fresh->data_end)
+		return false;
+	for (__u32 i = 0; i < length / 4; i++)
+		((__u32 *)to)[i] = from[i];
+	return true;
+}
+
+/*
+ * Copies `length` bytes of the network header, from `ahead` on: both are constants, and `length` a multiple of 4. Through
+ * pointers where remora_glance() has read the packet, else by the cursor. False (and nothing defined) where the packet is
+ * not as long.
+ */
+static __always_inline bool remora_peek_network(struct __sk_buff *skb, const struct remora_packet *packet, __u32 ahead,
+						void *to, __u32 length)
+{
+	struct remora_cursor network;
+
+	if (packet->direct && remora_peek_pointer(skb, packet->network_offset + ahead, to, length))
+		return true;
+	network = remora_network_of(skb, packet);
+	return remora_peek(&network, ahead, to, length);
+}
+
+/* The same of the transport header, of a packet that has one. */
+static __always_inline bool remora_peek_transport(struct __sk_buff *skb, const struct remora_packet *packet,
+						  __u32 ahead, void *to, __u32 length)
+{
+	/* 20 or 40 where it is read through pointers; the verifier wants to see that it is not much. */
+	__u32 offset = packet->network_offset + (packet->transport_offset & 0x3f);
+	struct remora_cursor transport;
+
+	if (packet->direct && remora_peek_pointer(skb, offset + ahead, to, length))
+		return true;
+	transport = remora_transport_of(skb, packet);
+	return remora_peek(&transport, ahead, to, length);
+}
+
+/* The length that the IP header states: IPv4's includes that header, IPv6's does not. 0: a BIG TCP packet, or none. */
+static __always_inline __u32 remora_stated_length(struct __sk_buff *skb, const struct remora_packet *packet)
+{
+	__be16 words[2];
+
+	if (packet->family == REMORA_IPV4)
+		return remora_peek_network(skb, packet, 0, words, sizeof(words)) ? bpf_ntohs(words[1]) : 0;
+	return remora_peek_network(skb, packet, 4, words, sizeof(words)) ? bpf_ntohs(words[0]) : 0;
+}
+
 static __always_inline void remora_ipv4_addresses(struct remora_flow *flow, __be32 source, __be32 destination)
 {
 	flow->source.words[2] = flow->destination.words[2] = bpf_htonl(0xffff);
@@ -204,67 +258,32 @@ static __always_inline void remora_ipv4_addresses(struct remora_flow *flow, __be
 	flow->destination.words[3] = destination;
 }
 
-/* Addresses and ports of a packet that remora_glance() has read. False never happens, but the verifier wants it. */
-static __always_inline bool remora_flow_direct(struct __sk_buff *skb, const struct remora_packet *packet,
-					       struct remora_flow *flow)
-{
-	const __u8 *end = (const __u8 *)(long)skb->data_end;
-	const __u8 *network = (const __u8 *)(long)skb->data + packet->network_offset;
-	const struct remora_ports *ports;
-
-	if (packet->family == REMORA_IPV4) {
-		const struct iphdr *ip = (const void *)network;
-
-		ports = (const void *)(ip + 1);
-		if ((const __u8 *)(ports + 1) > end)
-			return false;
-		remora_ipv4_addresses(flow, ip->saddr, ip->daddr);
-	} else {
-		const struct ipv6hdr *ip = (const void *)network;
-
-		ports = (const void *)(ip + 1);
-		if ((const __u8 *)(ports + 1) > end)
-			return false;
-		__builtin_memcpy(&flow->source, &ip->saddr, sizeof(flow->source));
-		__builtin_memcpy(&flow->destination, &ip->daddr, sizeof(flow->destination));
-	}
-	if (packet->has_transport && remora_has_ports(packet->protocol)) {
-		flow->source_port = ports->source;
-		flow->destination_port = ports->destination;
-	}
-	return true;
-}
-
 /* Fills in addresses, protocol and (where the packet has them) ports of an IP packet that is not malformed. */
 static __always_inline void remora_flow(struct __sk_buff *skb, const struct remora_packet *packet,
 					struct remora_flow *flow)
 {
-	struct remora_cursor network = remora_network_of(skb, packet);
-
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->family = packet->family;
 	flow->protocol = packet->protocol;
-	if (packet->direct && remora_flow_direct(skb, packet, flow))
-		return;
 	if (packet->family == REMORA_IPV4) {
 		struct {
 			__be32 source;
 			__be32 destination;
 		} addresses;
 
-		remora_peek(&network, offsetof(struct iphdr, saddr), &addresses, sizeof(addresses));
-		remora_ipv4_addresses(flow, addresses.source, addresses.destination);
+		if (remora_peek_network(skb, packet, offsetof(struct iphdr, saddr), &addresses, sizeof(addresses)))
+			remora_ipv4_addresses(flow, addresses.source, addresses.destination);
 	} else if (packet->family == REMORA_IPV6) {
 		/* Source and destination stand together in the header as they do here. */
-		remora_peek(&network, offsetof(struct ipv6hdr, saddr), flow, 2 * sizeof(flow->source));
+		remora_peek_network(skb, packet, offsetof(struct ipv6hdr, saddr), flow, 2 * sizeof(flow->source));
 	}
 	if (packet->has_transport && remora_has_ports(packet->protocol)) {
-		struct remora_cursor transport = remora_transport_of(skb, packet);
 		struct remora_ports ports;
 
-		remora_ports(&transport, &ports);
-		flow->source_port = ports.source;
-		flow->destination_port = ports.destination;
+		if (remora_peek_transport(skb, packet, 0, &ports, sizeof(ports))) {
+			flow->source_port = ports.source;
+			flow->destination_port = ports.destination;
+		}
 	}
 }
 

@@ -10,7 +10,7 @@
  *	if (remora_tcp_opens(&tcp))
  *		...
  *
- * The common packet is read through pointers, the rest by cursor, at any link layer, as remora_parse() does it.
+ * It is read at any link layer, as remora_parse() does it.
  */
 #ifndef REMORA_TCP_H
 #define REMORA_TCP_H
@@ -53,58 +53,6 @@ struct remora_tcp_header {
 
 _Static_assert(sizeof(struct remora_tcp_header) == 20, "as on the wire");
 
-/* What remora_tcp() takes from the two headers. `length` is what the IP header says: 0 for a BIG TCP packet. */
-struct remora_tcp_found {
-	struct remora_tcp_header header;
-	__u32 length;
-};
-
-static __always_inline bool remora_tcp_direct(struct __sk_buff *skb, const struct remora_packet *packet,
-					      struct remora_tcp_found *found)
-{
-	const __u8 *end = (const __u8 *)(long)skb->data_end;
-	const __u8 *network = (const __u8 *)(long)skb->data + packet->network_offset;
-	const struct remora_tcp_header *tcp;
-
-	if (packet->family == REMORA_IPV4) {
-		const struct iphdr *ip = (const void *)network;
-
-		tcp = (const void *)(ip + 1);
-		if ((const __u8 *)(tcp + 1) > end)
-			return false;
-		found->length = bpf_ntohs(ip->tot_len);
-	} else {
-		const struct ipv6hdr *ip = (const void *)network;
-
-		tcp = (const void *)(ip + 1);
-		if ((const __u8 *)(tcp + 1) > end)
-			return false;
-		found->length = bpf_ntohs(ip->payload_len);
-		if (found->length)
-			found->length += sizeof(*ip);
-	}
-	found->header = *tcp;
-	return true;
-}
-
-static __always_inline bool remora_tcp_peek(struct __sk_buff *skb, const struct remora_packet *packet,
-					    struct remora_tcp_found *found)
-{
-	struct remora_cursor network = remora_network_of(skb, packet);
-	struct remora_cursor transport = remora_transport_of(skb, packet);
-	bool v4 = packet->family == REMORA_IPV4;
-	__be16 length;
-
-	if (!remora_peek(&network, v4 ? offsetof(struct iphdr, tot_len) : offsetof(struct ipv6hdr, payload_len),
-			 &length, sizeof(length)) ||
-	    !remora_peek(&transport, 0, &found->header, sizeof(found->header)))
-		return false;
-	found->length = bpf_ntohs(length);
-	if (!v4 && found->length)
-		found->length += sizeof(struct ipv6hdr);
-	return true;
-}
-
 /*
  * Bytes of the IP packet as the skb has them, where its own header says 0: a BIG TCP packet. skb->len counts from the
  * link-layer header, and the cursors' offset does not tell where there is one.
@@ -130,23 +78,27 @@ static __always_inline __u32 remora_network_length(struct __sk_buff *skb, const 
 static __always_inline bool remora_tcp(struct __sk_buff *skb, const struct remora_packet *packet,
 				       struct remora_tcp *tcp)
 {
-	struct remora_tcp_found found;
+	struct remora_tcp_header header;
 	__u32 headers, length;
 
 	if (!packet->has_transport || packet->protocol != IPPROTO_TCP)
 		return false;
-	if (!(packet->direct && remora_tcp_direct(skb, packet, &found)) && !remora_tcp_peek(skb, packet, &found) &&
-	    !(remora_pull(skb, 512) && remora_tcp_peek(skb, packet, &found)))
+	if (!remora_peek_transport(skb, packet, 0, &header, sizeof(header)) &&
+	    !(remora_pull(skb, 512) && remora_peek_transport(skb, packet, 0, &header, sizeof(header))))
 		return false;
-	headers = (found.header.words >> 4) * 4;
-	length = found.length ? found.length : remora_network_length(skb, packet);
-	if (headers < sizeof(found.header) || length > skb->len || packet->transport_offset + headers > length)
+	headers = (header.words >> 4) * 4;
+	length = remora_stated_length(skb, packet);
+	if (!length)
+		length = remora_network_length(skb, packet);
+	else if (packet->family == REMORA_IPV6)
+		length += sizeof(struct ipv6hdr);
+	if (headers < sizeof(header) || length > skb->len || packet->transport_offset + headers > length)
 		return false;
-	tcp->sequence = bpf_ntohl(found.header.sequence);
-	tcp->acknowledgement = bpf_ntohl(found.header.acknowledgement);
+	tcp->sequence = bpf_ntohl(header.sequence);
+	tcp->acknowledgement = bpf_ntohl(header.acknowledgement);
 	tcp->payload = length - packet->transport_offset - headers;
-	tcp->window = bpf_ntohs(found.header.window);
-	tcp->flags = found.header.flags;
+	tcp->window = bpf_ntohs(header.window);
+	tcp->flags = header.flags;
 	tcp->header = headers;
 	return true;
 }

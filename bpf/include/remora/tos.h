@@ -30,18 +30,11 @@ enum remora_ecn {
 /* The two first bytes of the IP header, which hold it in both families; host byte order. -1: no IP, or malformed. */
 static __always_inline int remora_tos_word(struct __sk_buff *skb, const struct remora_packet *packet)
 {
-	struct remora_cursor network = remora_network_of(skb, packet);
-	__be16 word;
+	__be16 words[2];
 
-	if (packet->malformed || !packet->family)
+	if (packet->malformed || !packet->family || !remora_peek_network(skb, packet, 0, words, sizeof(words)))
 		return -1;
-	if (packet->direct) {
-		const __u8 *data = (const __u8 *)(long)skb->data + packet->network_offset;
-
-		if (data + sizeof(word) <= (const __u8 *)(long)skb->data_end)
-			return bpf_ntohs(*(const __be16 *)data);
-	}
-	return remora_peek(&network, 0, &word, sizeof(word)) ? bpf_ntohs(word) : -1;
+	return bpf_ntohs(words[0]);
 }
 
 /* How far the byte stands from the end of these two. */
@@ -76,24 +69,25 @@ __attribute__((noinline, weak)) int remora_rewrite_tos(struct __sk_buff *skb, __
 {
 	const union remora_packet_word found = { .word = word };
 	const struct remora_packet *packet = &found.packet;
-	__u32 shift = remora_tos_shift(packet), at, changed;
-	int first = remora_tos_word(skb, packet);
+	__u32 shift = remora_tos_shift(packet), at, sum;
+	__be16 header[6]; /* up to and with IPv4's checksum */
 	__be16 before, after;
 
-	if (first < 0)
+	if (packet->malformed || !packet->family || !remora_peek_network(skb, packet, 0, header, sizeof(header)))
 		return -1;
-	changed = (first & ~(mask << shift)) | (bits & mask) << shift;
-	if (changed == (__u32)first)
+	before = header[0];
+	after = bpf_htons((bpf_ntohs(before) & ~(mask << shift)) | (bits & mask) << shift);
+	if (after == before)
 		return 0;
-	before = bpf_htons(first);
-	after = bpf_htons(changed);
+	header[0] = after;
 	at = remora_network_start(skb, packet);
 	if (packet->family == REMORA_IPV6)
-		return bpf_skb_store_bytes(skb, at, &after, sizeof(after), BPF_F_RECOMPUTE_CSUM) ? -1 : 1;
-	/* First the farther bytes: where they can be written, the nearer ones can. */
-	if (bpf_l3_csum_replace(skb, at + offsetof(struct iphdr, check), before, after, sizeof(after)))
-		return -1;
-	return bpf_skb_store_bytes(skb, at, &after, sizeof(after), 0) ? -1 : 1;
+		return bpf_skb_store_bytes(skb, at, header, sizeof(header[0]), BPF_F_RECOMPUTE_CSUM) ? -1 : 1;
+	sum = (__u16)~header[5] + (__u16)~before + after;
+	sum = (sum & 0xffff) + (sum >> 16);
+	header[5] = ~(sum + (sum >> 16));
+	/* Byte and checksum at once: either both are written or, without memory, neither. */
+	return bpf_skb_store_bytes(skb, at, header, sizeof(header), 0) ? -1 : 1;
 }
 
 /*

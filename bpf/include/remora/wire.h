@@ -36,12 +36,11 @@ static __always_inline __u64 remora_wire_bytes(struct __sk_buff *skb, const stru
 	if (packet->network_offset)
 		headers += packet->network_offset - ETH_HLEN; /* tags in the packet */
 	if (packet->protocol == IPPROTO_TCP) {
-		struct remora_cursor transport = remora_transport_of(skb, packet);
-		__u8 words;
+		__u8 words[4]; /* the upper four bits of the first: header length in words */
 
-		if (!remora_peek(&transport, 12, &words, sizeof(words)))
+		if (!remora_peek_transport(skb, packet, 12, words, sizeof(words)))
 			return bytes;
-		headers += (words >> 4) * 4;
+		headers += (words[0] >> 4) * 4;
 	} else {
 		headers += 8;
 	}
@@ -55,21 +54,8 @@ static __always_inline __u64 remora_wire_bytes(struct __sk_buff *skb, const stru
  */
 static __always_inline __u32 remora_ip_length(struct __sk_buff *skb, const struct remora_packet *packet)
 {
-	bool four = packet->family == REMORA_IPV4;
-	__u32 length, place = four ? offsetof(struct iphdr, tot_len) : offsetof(struct ipv6hdr, payload_len);
-	__be16 said = 0;
+	__u32 length = remora_stated_length(skb, packet) + (packet->family == REMORA_IPV6 ? sizeof(struct ipv6hdr) : 0);
 
-	if (packet->direct) {
-		const __u8 *from = (const __u8 *)(long)skb->data + packet->network_offset + place;
-
-		if (from + sizeof(said) <= (const __u8 *)(long)skb->data_end)
-			said = *(const __be16 *)from;
-	} else {
-		struct remora_cursor network = remora_network_of(skb, packet);
-
-		remora_peek(&network, place, &said, sizeof(said));
-	}
-	length = bpf_ntohs(said) + (four ? 0 : sizeof(struct ipv6hdr));
 	return length < skb->len ? length : skb->len;
 }
 
