@@ -348,6 +348,24 @@ test("a change that takes its place again, killed at whichever operation: gc lea
   assert.ok(seen.has("wall,stranger,wall"), [...seen].join("; "));
 });
 
+test("a change that takes its place again and fails at whichever operation leaves one link, and none under the other name", () => {
+  for (let nth = 1, ended = false; !ended; nth++) {
+    const kernel = machine();
+    attach(kernel, planOf(kernel, "a wall@host"));
+    strangerFirst(kernel);
+    kernel.failAt(nth, "EIO");
+    const before = kernel.operations.length;
+    const reported: unknown[] = [];
+    const options = { report: (error: unknown) => void reported.push(error) };
+    caught(() => replace(kernel, planOf(kernel, "a wall@host", 2), recordOf(kernel), options));
+    ended = kernel.operations.length - before < nth;
+    kernel.calm();
+    const walls = atHost(kernel).filter((name) => name === "wall");
+    assert.equal(walls, ["wall"], `operation ${nth}, ${kernel.operations[before + nth - 1]}: ${atHost(kernel)}`);
+    assert.not(kernel.files().includes(pins.nextLink), `operation ${nth}`);
+  }
+});
+
 test("gc takes what has lost its interface, with the host's end", () => {
   const kernel = machine();
   const wall = select(kernel, "wall", { directions: ["egress"], select: { at: "host" } });

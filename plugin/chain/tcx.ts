@@ -8,7 +8,7 @@ import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { Hook, HookRequest } from "./hook.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { hookAt } from "./places.ts";
-import { Attempts, Handles } from "./undo.ts";
+import { Attempts, Handles, Undo } from "./undo.ts";
 
 export const tcx: Hook = {
   noun: "link",
@@ -74,13 +74,22 @@ function detachLink(kernel: KernelPort, link: Fd): void {
 /**
  * Puts the chain at the host's end before those who have come before it. A link keeps its place for good, so a new one
  * takes over. For a moment there are both: better that a packet meets the guard twice than not at all. A crash in
- * between leaves the new one under a name of its own, and the next settle takes it away.
+ * between leaves the new one under a name of its own, and the next settle takes it away; an error takes it away at once.
  */
 export function attachFirst(kernel: KernelPort, pins: AttachmentPins, request: HookRequest): void {
   using handles = new Handles(kernel);
+  const undo = new Undo();
   const old = handles.own(kernel.openPin(pins.link("host")).fd);
-  const made = handles.own(kernel.attachTcx({ program: request.program, ...hookAt("host", request) }));
-  kernel.pin(made, pins.nextLink);
-  kernel.renamePin(pins.nextLink, pins.link("host"));
-  kernel.detachLink(old);
+  try {
+    const made = handles.own(kernel.attachTcx({ program: request.program, ...hookAt("host", request) }));
+    undo.push(() => detachLink(kernel, made));
+    kernel.pin(made, pins.nextLink);
+    undo.push(() => kernel.removePin(pins.nextLink));
+    kernel.renamePin(pins.nextLink, pins.link("host"));
+  } catch (error) {
+    undo.unwind(() => {});
+    throw error;
+  }
+  // It has no name any more, so that it goes with the descriptor if not now.
+  new Attempts().try(() => detachLink(kernel, old));
 }
