@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { FakeKernel } from "../kernel/fake.ts";
 import { counterLayout, endings } from "../kernel/port.ts";
 import { attach } from "./attach.ts";
 import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
@@ -117,6 +118,39 @@ test("one that cannot be read does not hide the others", () => {
     ],
   );
 });
+
+for (const hook of ["tcx", "clsact"] as const)
+  test(`whatever the kernel refuses to say of one, the others are listed, and it says so (${hook})`, () => {
+    const begin = (): FakeKernel => {
+      const kernel = machine();
+      for (const containerId of ["a", "b"])
+        attach(kernel, plan(input(kernel, [select(kernel, "p")], { hook, id: { ...id, containerId } })));
+      return kernel;
+    };
+    const folders = (operation = ""): boolean => operation.startsWith("listDirectory");
+    for (let nth = 1; ; nth++) {
+      const kernel = begin();
+      const before = kernel.operations.length;
+      kernel.failAt(nth, "ENOMEM");
+      try {
+        const list = listAttachments(kernel, bpffs);
+        if (kernel.operations.length - before < nth) break;
+        const operation = `operation ${nth}, ${kernel.operations[before + nth - 1]}`;
+        assert.equal(
+          list.map(({ containerId }) => containerId),
+          ["a", "b"],
+          operation,
+        );
+        // What is before a chain, and what cannot be closed, is not told of.
+        const damaged = list.filter(({ degraded }) => degraded.length > 0);
+        assert.ok(damaged.length <= 1, operation);
+        for (const { degraded } of damaged) assert.match(degraded[0]?.reason ?? "", /ENOMEM/, operation);
+      } catch (error) {
+        assert.ok(folders(kernel.operations[before + nth - 1]), `operation ${nth}: ${error}`);
+      }
+      assert.is(kernel.openFds(), 0, `operation ${nth}`);
+    }
+  });
 
 test("half-made ones and other people's folders are not listed", () => {
   const kernel = machine();

@@ -28,7 +28,7 @@ export function listAttachments(kernel: KernelPort, bpffs: string): AttachmentSt
       const status = record ? statusOf(kernel, found.pins, record, rounds) : interrupted(kernel, found);
       if (status) list.push(status);
     } catch (error) {
-      if (!(error instanceof RemoraError)) throw error;
+      if (!(error instanceof RemoraError || error instanceof KernelError)) throw error;
       list.push(unrecorded(kernel, found, { program: "(record)", reason: error.message }));
     }
   }
@@ -100,13 +100,20 @@ function statusOf(
   };
 }
 
-/** Chains that somebody has taken off the interface. */
+/** Chains that somebody has taken off the interface, and those of which nobody can tell. */
 function removedFrom(kernel: KernelPort, pins: AttachmentPins, record: AttachmentRecord): Missing[] {
   if (record.hook === "tcx") return []; // nobody can
   return chainPlaces.flatMap((place) => {
-    if (!record.chains[place] || hookState(kernel, pins, place).state !== "removed") return [];
-    const reason = `somebody has removed it from ${record.id.ifname}: no packet meets the chain; remora apply puts it back`;
-    return [{ program: `(${place} filter)`, reason }];
+    if (!record.chains[place]) return [];
+    const program = `(${place} filter)`;
+    try {
+      if (hookState(kernel, pins, place).state !== "removed") return [];
+      const reason = `somebody has removed it from ${record.id.ifname}: no packet meets the chain; remora apply puts it back`;
+      return [{ program, reason }];
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      return [{ program, reason: error.message }];
+    }
   });
 }
 
