@@ -273,10 +273,31 @@ test("the verifier's refusal says why in one line, and keeps the log", () => {
       error.message,
       /^program "demo", function "reads_beyond": the verifier refused it: invalid access to packet/,
     );
-    assert.not.match(error.message, /processed \d+ insns/);
+    assert.not.match(error.message, /processed \d+ insns|takes root/);
     if (flags.length === 0) assert.match(error.message, /\(at: SEC\("tc"\) int reads_beyond/);
     assert.match(error.log ?? "", /processed \d+ insns/);
   }
+});
+
+test("a log that has no room for all that the verifier went through still says why, and is kept to what can be read", () => {
+  using world = scratch();
+  const text = `#include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    SEC("tc") int goes_far(struct __sk_buff *skb)
+    {
+      __u32 x = skb->len;
+    #pragma clang loop unroll(disable)
+      for (int i = 0; i < 40000; i++) x = x * 31 + skb->mark + i;
+      return x + *(__u32 *)(long)skb->data;
+    }
+    char _license[] SEC("license") = "GPL";`;
+  const error = refusal(() => new Chain([{ object: compiled(world, text), entry: "goes_far", name: "demo" }]));
+  assert.is(error.code, "EACCES", "not ENOSPC, which is the log's");
+  assert.match(error.message, /the verifier refused it: .*invalid access to packet/);
+  const { log = "" } = error;
+  assert.ok(log.length < 1 << 18, `${log.length} bytes`);
+  assert.match(log, /^\[\d{7,} bytes of the log are left out here\]$/m);
+  assert.match(log, /^processed \d{6} insns/m);
 });
 
 test("the entry is verified as a global function, whatever the object says of it", () => {

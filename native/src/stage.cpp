@@ -24,7 +24,12 @@
 namespace remora {
 namespace {
 
-constexpr size_t kLogSize = 16u << 20;  // pages are only touched when the verifier writes; older kernels take no more
+constexpr size_t kLogSize = 16u << 20;  // pages are only touched when the verifier writes
+// What a person is given of a log: its beginning and its end. It travels in the answer to the container runtime.
+constexpr size_t kLogHead = 32u << 10;
+constexpr size_t kLogTail = 96u << 10;
+// BPF_LOG_STATS of the kernel: what the verifier has to say in the end, not what it went through.
+constexpr uint32_t kBriefLog = 4;
 
 struct FreeBtf {
   void operator()(btf *types) const { btf__free(types); }
@@ -282,7 +287,7 @@ std::optional<Failure> requireSizes(bpf_object *object) {
 
 // What the verifier came upon that this kernel does not have. A subprogram's place in the program is not known here: then it is
 // one of those named.
-std::string missingIn(const char *log, const std::string &function, uint32_t shift) {
+std::string missingIn(const std::string &log, const std::string &function, uint32_t shift) {
   auto instruction = unresolvedInstruction(log);
   if (!instruction) return {};
   std::vector<std::string> subjects;
@@ -295,8 +300,18 @@ std::string missingIn(const char *log, const std::string &function, uint32_t shi
   return out;
 }
 
-Failure explain(int error, const StageSpec &spec, const char *log, uint32_t shift) {
-  std::string said = takeLog();
+// Whole lines of the beginning and the end, and how much was between them.
+std::string shortened(std::string_view log) {
+  if (log.size() <= kLogHead + kLogTail) return std::string(log);
+  auto head = log.substr(0, log.rfind('\n', kLogHead) + 1);
+  auto line = log.find('\n', log.size() - kLogTail);
+  auto tail = log.substr(line == log.npos ? log.size() - kLogTail : line + 1);
+  auto left = std::to_string(log.size() - head.size() - tail.size());
+  return std::string(head) + "[" + left + " bytes of the log are left out here]\n" + std::string(tail);
+}
+
+Failure explain(int error, const StageSpec &spec, std::string_view verifierLog, uint32_t shift) {
+  std::string said = shortened(takeLog()), log = shortened(verifierLog);
   std::string where = "program " + quoted(spec.name) + ", function " + quoted(spec.entries[0].function) + ": ";
   std::string reason = tellingLine(log, missingIn(log, spec.entries[0].function, shift));
   if (!reason.empty()) return {error, where + "the verifier refused it: " + reason, log};
@@ -304,15 +319,59 @@ Failure explain(int error, const StageSpec &spec, const char *log, uint32_t shif
   return {error, where + strerror(error), {}};
 }
 
-}  // namespace
+// What the object says of its maps before anything of that is changed.
+struct Declared {
+  std::string name;
+  bool pinned;
+};
+using Declarations = std::map<const bpf_map *, Declared>;
 
-Result<LoadedStage> loadStage(const StageSpec &spec) {
-  if (spec.entries.size() != 1) return refused("a stage takes one entry");
-  if (spec.position >= spec.length) return refused("a stage's position lies beyond its chain's end");
-  if (spec.trace && (spec.trace->sample < 1 || spec.trace->bytes < 1 || spec.trace->tag > 255))
-    return refused("a trace takes a sample and bytes of 1 or more, and a tag up to 255");
+// Where maps are pinned is the caller's choice, never the object's: pods would share them. Names are taken now, because a map that
+// is used again takes the name that the kernel knows it by.
+Declarations forgetPins(bpf_object *object) {
+  Declarations declared;
+  bpf_map *map;
+  bpf_object__for_each_map(map, object) {
+    declared[map] = {mapName(map), bpf_map__pin_path(map) && !bpf_map__is_internal(map)};
+    bpf_map__set_pin_path(map, nullptr);
+  }
+  return declared;
+}
+
+// Descriptors of what was loaded, for the caller. Maps that none of the loaded programs uses live no longer than the object's own,
+// which go after this.
+Result<LoadedStage> collect(bpf_object *object, const bpf_program *entry, const Declarations &declared) {
+  std::set<uint32_t> used;
+  bpf_program *program;
+  bpf_object__for_each_program(program, object)
+    if (bpf_program__fd(program) >= 0)
+      if (auto failure = addMapIds(bpf_program__fd(program), used)) return *failure;
+
+  LoadedStage stage;
+  stage.program = duplicate(bpf_program__fd(entry));
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  if (!stage.program || bpf_prog_get_info_by_fd(stage.program.get(), &info, &size)) return failedErrno();
+  stage.programId = info.id;
+  bpf_map *map;
+  bpf_object__for_each_map(map, object) {
+    if (bpf_map__fd(map) < 0 || !bpf_map__autocreate(map)) continue;
+    UniqueFd fd = duplicate(bpf_map__fd(map));
+    bpf_map_info facts{};
+    size = sizeof(facts);
+    if (!fd || bpf_map_get_info_by_fd(fd.get(), &facts, &size)) return failedErrno();
+    if (!used.contains(facts.id)) continue;
+    auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
+    auto &as = declared.at(map);
+    stage.maps.push_back({as.name, type ? type : "unknown", std::move(fd), facts.id, as.pinned,
+                          bpf_map__is_internal(map)});
+  }
+  return stage;
+}
+
+// `logLevel` of the verifier; 0: loads without a log first, which is faster, and asks for one where that fails.
+Result<LoadedStage> load(const StageSpec &spec, uint32_t logLevel) {
   auto &wanted = spec.entries[0];
-
   auto opened = openObject(spec.object, spec.name);
   if (!opened) return opened.failure();
   auto object = opened->object.get();
@@ -328,19 +387,7 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   if (auto failure = choosePrograms(*opened, entry, code)) return *failure;
   chooseMaps(object, code);
   if (auto failure = setParameters(object, wanted)) return *failure;
-
-  // Where maps are pinned is the caller's choice, never the object's: pods would share them. Names are taken now,
-  // because a map that is used again takes the name that the kernel knows it by.
-  struct Declared {
-    std::string name;
-    bool pinned;
-  };
-  std::map<const bpf_map *, Declared> declared;
-  bpf_map *map;
-  bpf_object__for_each_map(map, object) {
-    declared[map] = {mapName(map), bpf_map__pin_path(map) && !bpf_map__is_internal(map)};
-    bpf_map__set_pin_path(map, nullptr);
-  }
+  auto declared = forgetPins(object);
   if (auto failure = leaveOutMaps(object, spec.without)) return *failure;
   if (auto failure = reuseMaps(object, spec.reuse)) return *failure;
   if (auto failure = requireSizes(object)) return *failure;
@@ -356,41 +403,37 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   if (!log) return failed(ENOMEM);
   log.get()[0] = '\0';
   bpf_program *program;
-  bpf_object__for_each_program(program, object) bpf_program__set_log_buf(program, log.get(), kLogSize);
+  bpf_object__for_each_program(program, object) {
+    bpf_program__set_log_buf(program, log.get(), kLogSize);
+    bpf_program__set_log_level(program, logLevel);
+  }
 
   Head head(entry,
             {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters,
              spec.endings, spec.name, {0}, spec.trace},
             name, types);
   int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
-  if (error) return explain(-error, spec, log.get(), head.shift());
+  if (error) return explain(-error, spec, {log.get(), strnlen(log.get(), kLogSize)}, head.shift());
   takeLog();
+  return collect(object, entry, declared);
+}
 
-  // Maps that none of the loaded programs uses live no longer than the object's descriptors, which go now.
-  std::set<uint32_t> used;
-  bpf_object__for_each_program(program, object)
-    if (bpf_program__fd(program) >= 0)
-      if (auto failure = addMapIds(bpf_program__fd(program), used)) return *failure;
+}  // namespace
 
-  LoadedStage stage;
-  stage.program = duplicate(bpf_program__fd(entry));
-  bpf_prog_info info{};
-  uint32_t size = sizeof(info);
-  if (!stage.program || bpf_prog_get_info_by_fd(stage.program.get(), &info, &size)) return failedErrno();
-  stage.programId = info.id;
-  bpf_object__for_each_map(map, object) {
-    if (bpf_map__fd(map) < 0 || !bpf_map__autocreate(map)) continue;
-    UniqueFd fd = duplicate(bpf_map__fd(map));
-    bpf_map_info facts{};
-    size = sizeof(facts);
-    if (!fd || bpf_map_get_info_by_fd(fd.get(), &facts, &size)) return failedErrno();
-    if (!used.contains(facts.id)) continue;
-    auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
-    auto &as = declared[map];
-    stage.maps.push_back({as.name, type ? type : "unknown", std::move(fd), facts.id, as.pinned,
-                          bpf_map__is_internal(map)});
-  }
-  return stage;
+Result<LoadedStage> loadStage(const StageSpec &spec) {
+  if (spec.entries.size() != 1) return refused("a stage takes one entry");
+  if (spec.position >= spec.length) return refused("a stage's position lies beyond its chain's end");
+  if (spec.trace && (spec.trace->sample < 1 || spec.trace->bytes < 1 || spec.trace->tag > 255))
+    return refused("a trace takes a sample and bytes of 1 or more, and a tag up to 255");
+  auto stage = load(spec, 0);
+  if (stage || stage.failure().error != ENOSPC) return stage;
+  // The log had no room for all that the verifier went through, and that is what the kernel says then, not why it refused the
+  // program. Before Linux 6.4 the log's end is missing as well, which would tell.
+  auto brief = load(spec, kBriefLog);
+  if (brief || brief.failure().log.empty()) return brief;
+  Failure told = brief.failure(), whole = stage.failure();
+  if (whole.log.find("\nprocessed ") != std::string::npos) return Failure{told.error, whole.message, whole.log};
+  return Failure{told.error, told.message, whole.log + "[its end, without what the verifier went through]\n" + told.log};
 }
 
 }  // namespace remora

@@ -42,14 +42,16 @@ type Addon = Omit<
 /** BPF_FS_MAGIC of linux/magic.h. */
 const bpffsMagic = 0xcafe4a11;
 
-/** What to do about it, by operation and errno; `*` stands for every operation. */
-const hints: Record<string, Record<string, string>> = {
+/** What to do about it, by operation and errno; `*` stands for every operation that has no word of its own. */
+const hints: Record<string, Record<string, string | undefined>> = {
   "*": {
     EPERM: "it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, in the initial user namespace",
     EACCES: "it takes root",
     ENOSYS: "this kernel has no bpf(2)",
     EMFILE: "the process has no file descriptor left: raise its limit (ulimit -n)",
   },
+  // The verifier's, of a program.
+  loadStage: { EACCES: undefined },
   attachTcx: {
     EINVAL: "TCX needs Linux 6.6",
     ENODEV: "the interface is gone",
@@ -208,7 +210,8 @@ function kernelError(operation: keyof KernelPort, subject: string, thrown: unkno
   if (code === "EREFUSED") return new KernelError(operation, code, message, log);
   // node:fs writes code, text, call and path into its message: the text is what is missing here.
   const why = reason === undefined ? message.replace(/^E[A-Z0-9]+: (.*?),.*$/, "$1") : message;
-  const hint = hints[operation]?.[code] ?? hints["*"]?.[code];
+  const own = hints[operation] ?? {};
+  const hint = code in own ? own[code] : hints["*"]?.[code];
   const words = `${subject}${subject === "" ? "" : ": "}${why}${hint === undefined ? "" : ` (${hint})`}`;
   return new KernelError(operation, code, words, log);
 }
