@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The log, as a process of its own writes it: nothing on stdout, nothing lost, nothing that fails the caller. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -91,8 +91,31 @@ test("a named pipe that nobody reads does not hang", () => {
   assert.is(lines.length, 2);
 });
 
-test("a full disk and a closed stderr fail nobody", () => {
-  assert.equal(written({ level: "info", file: "/dev/full" }, 'log.info("one");').stdout, "flushed\n");
+test("a full disk: stderr, and why, from the line on that did not fit", () => {
+  const { stdout, lines } = written({ level: "info", file: "/dev/full" }, 'log.info("one"); log.error("two");');
+  assert.is(stdout, "flushed\n");
+  const [why, one, two, ...more] = lines.map((line) => JSON.parse(line).msg);
+  assert.match(why, /^the log file cannot be written, logging to stderr: ENOSPC/);
+  assert.equal([one, two, more.length], ["one", "two", 0]);
+});
+
+test("a named pipe whose reader does not read holds nobody up for long", () => {
+  using dir = folder();
+  const file = join(dir.path, "pipe");
+  assert.is(spawnSync("mkfifo", [file]).status, 0);
+  const reader = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const { stdout, lines } = written({ level: "info", file }, 'log.info("x".repeat(200_000)); log.info("two");');
+    assert.is(stdout, "flushed\n");
+    const [why, long, two] = lines.map((line) => JSON.parse(line).msg);
+    assert.match(why, /^the log file cannot be written, logging to stderr: EAGAIN/);
+    assert.equal([long?.length, two], [200_000, "two"]);
+  } finally {
+    closeSync(reader);
+  }
+});
+
+test("a closed stderr fails nobody", () => {
   assert.equal(written({ level: "info" }, 'closeSync(2); log.info("one");', "ignore").stdout, "flushed\n");
 });
 

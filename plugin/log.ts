@@ -6,7 +6,7 @@
  * What is logged is chosen field by field; configurations and annotations hold secrets and never go in whole.
  * A log that cannot be written fails no pod.
  */
-import { constants, openSync } from "node:fs";
+import { constants, openSync, writeSync } from "node:fs";
 
 export interface Log {
   debug(message: string, fields?: Fields): void;
@@ -61,16 +61,50 @@ export function openLog(options: { level: string; file?: string }): ProcessLog {
 
 async function write(lines: Line[], least: number, file: string | undefined): Promise<void> {
   const { pino } = await import("pino");
-  const { fd, problem } = openDestination(file);
-  const destination = pino.destination({ fd, sync: true });
-  // A full disk or a closed stderr arrives here; without a listener it would end the process.
-  destination.on("error", () => {});
+  const deadline = Date.now() + patience;
+  let { fd, problem } = openDestination(file);
+  const destination = {
+    write(text: string): void {
+      try {
+        writeWhole(fd, text, deadline);
+      } catch (error) {
+        problem = (error as Error).message;
+      }
+    },
+  };
   const logger = pino({ level: "trace", base: { pid: process.pid }, timestamp: false }, destination);
-  if (problem !== undefined && severity.warn >= least) logger.warn({ time: Date.now(), file }, problem);
-  for (const { level, message, fields } of lines) logger[level](fields, message);
+  /** The reason why the file cannot be had, on stderr; what is left goes there as well. */
+  const giveUpFile = (reason: string): void => {
+    fd = stderr;
+    const message = `the log file cannot be written, logging to stderr: ${reason}`;
+    if (severity.warn >= least) logger.warn({ time: Date.now(), file }, message);
+  };
+  if (problem !== undefined) giveUpFile(problem);
+  for (const { level, message, fields } of lines) {
+    problem = undefined;
+    logger[level](fields, message);
+    if (problem === undefined || fd === stderr) continue;
+    giveUpFile(problem);
+    logger[level](fields, message);
+  }
 }
 
 const stderr = 2;
+/** Milliseconds that a named pipe's reader has for all lines together: a pod's start waits with it. */
+const patience = 500;
+
+/** @throws what the system said, also where nobody reads. */
+function writeWhole(fd: number, text: string, deadline: number): void {
+  const bytes = Buffer.from(text);
+  for (let written = 0; written < bytes.length; ) {
+    try {
+      written += writeSync(fd, bytes, written);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN" || Date.now() > deadline) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
+}
 
 /** The file, or stderr and why. O_NONBLOCK: a named pipe that nobody reads must not stop a pod's start. */
 function openDestination(file: string | undefined): { fd: number; problem?: string } {
@@ -79,6 +113,6 @@ function openDestination(file: string | undefined): { fd: number; problem?: stri
     const { O_APPEND, O_CREAT, O_NONBLOCK, O_WRONLY } = constants;
     return { fd: openSync(file, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600) };
   } catch (error) {
-    return { fd: stderr, problem: `the log file cannot be written, logging to stderr: ${(error as Error).message}` };
+    return { fd: stderr, problem: (error as Error).message };
   }
 }

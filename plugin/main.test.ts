@@ -50,4 +50,32 @@ for (const [name, [fault, says]] of Object.entries(faults))
     assert.is(stderr, "");
   });
 
+/** Runs the command line in a script, in which it is "$@". */
+function inShell(script: string, clock: string, ...args: string[]): { stdout: string; stderr: string } {
+  const preload = `data:text/javascript,${encodeURIComponent(clock)}`;
+  return spawnSync("/bin/bash", ["-c", script, "bash", process.execPath, "--import", preload, main, ...args], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: 60_000,
+    env: { PATH: process.env.PATH },
+  });
+}
+
+test("a pager's reader may take his time", () => {
+  // The pipe is full, and by each look at the clock five seconds have gone.
+  const clock = "let looks = 0; const now = Date.now; Date.now = () => now() + 5000 * looks++;";
+  const script = '{ head -c 65536 /dev/zero; "$@"; echo "status $?" >&2; } | { sleep 1; tail -c +65537; }';
+  const { stdout, stderr } = inShell(script, clock, "help");
+  assert.match(stdout, /^Remora attaches[\s\S]*2 wrong usage\.\n$/);
+  assert.is(stderr, "status 0\n");
+});
+
+test("stdout that cannot be written is said; one that is closed early is not", () => {
+  const full = inShell('"$@" > /dev/full; echo "status $?" >&2', "", "help");
+  assert.match(full.stderr, /^remora: stdout: ENOSPC: no space left on device, write\nstatus 1\n$/);
+  assert.is(inShell('"$@" 2> /dev/full; echo "status $?"', "", "nope").stdout, "status 2\n");
+  const closed = inShell('{ "$@"; echo "status $?" >&2; } | :', "", "help");
+  assert.match(closed.stderr, /^status [01]\n$/);
+});
+
 test.run();

@@ -12,6 +12,8 @@ import type { ProcessLog } from "./log.ts";
 
 /** A runtime writes the configuration and closes the pipe before Node has even started. */
 const stdinDeadline = 10_000;
+/** Within it a runtime reads the answer; and who watches packets gives the chain back when nobody reads any more. */
+const stdoutDeadline = 10_000;
 /** A configuration with every annotation a pod may carry (256 KiB), or a GC's list of a large node, is far below. */
 const stdinLimit = 16 << 20;
 
@@ -42,22 +44,26 @@ function beCniPlugin(): void {
 
 /** Prints and ends the process. A result that cannot be delivered is a failure: then the runtime undoes the ADD. */
 function finish({ stdout, exitCode }: Outcome): never {
-  process.exit(print(stdout) ? exitCode : 1);
+  process.exit(print(stdout, stdoutDeadline) === undefined ? exitCode : 1);
 }
 
-/** Writes all of it, also where stdout is a non-blocking pipe that is full for a while. False where it is closed. */
-function print(text: string): boolean {
+/**
+ * Writes all of it, also where stdout is a non-blocking pipe that is full for a while; at most for so many milliseconds.
+ * @returns what the system said where it could not be written.
+ */
+function print(text: string, patience: number): NodeJS.ErrnoException | undefined {
   const bytes = Buffer.from(text);
-  const deadline = Date.now() + stdinDeadline;
+  const deadline = Date.now() + patience;
   for (let written = 0; written < bytes.length; ) {
     try {
       written += writeSync(1, bytes, written);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EAGAIN" || Date.now() > deadline) return false;
+      const failure = error as NodeJS.ErrnoException;
+      if (failure.code !== "EAGAIN" || Date.now() > deadline) return failure;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
     }
   }
-  return true;
+  return undefined;
 }
 
 function isOwnNamespace(netns: string): boolean {
@@ -158,12 +164,20 @@ function late(): RemoraError {
 
 function beCommandLine(): void {
   let watched: { stop(): void } | undefined;
+  let lost = false;
+  // Without a listener, a stderr that nobody reads any more would end a trace before its chain is given back.
+  process.stderr.on("error", () => {});
   void import("./cli/run.ts")
     .then(({ run }) =>
       run(process.argv.slice(2), {
         stdout: (text) => {
-          if (print(text)) return;
-          // Who watches has to put things back first; nothing can be told to anybody any more.
+          // A pager's reader takes the time that he takes.
+          const failure = print(text, watched ? stdoutDeadline : Number.POSITIVE_INFINITY);
+          if (failure === undefined) return;
+          // A reader that has seen enough (`| head`) is no failure to tell of.
+          if (failure.code !== "EPIPE" && !lost) process.stderr.write(`remora: stdout: ${failure.message}\n`);
+          lost = true;
+          // Who watches has to put things back first.
           if (watched) watched.stop();
           else process.exit(1);
         },

@@ -11,7 +11,7 @@ const parts: Record<string, () => Promise<string>> = {
   verbs: async () => (await import("../bench/verbs.ts")).verbs({ rounds: quick ? 5 : 31 }),
   programs: async () =>
     (await import("../bench/programs.ts")).programs(
-      quick ? { rounds: 3, repeat: 20_000 } : { rounds: 15, repeat: 200_000 },
+      quick ? { rounds: 3, repeat: 20_000, cold: 100 } : { rounds: 15, repeat: 200_000, cold: 500 },
     ),
   pods: async () =>
     (await import("../bench/pods.ts")).pods(
