@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Filters on the clsact qdisc, on this machine's kernel: where they go, how they are replaced, what stays alone. */
 import { spawnSync } from "node:child_process";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type Namespace, scratch } from "../e2e/lib/scratch.ts";
+import { type Namespace, run, scratch } from "../e2e/lib/scratch.ts";
 import { type FilterPlace, KernelError } from "../plugin/kernel/port.ts";
 import { Chain, fixture, kernel, u32, verdict } from "./chain.ts";
 
@@ -159,6 +160,31 @@ test("what cannot be: no device, no namespace, an ingress qdisc in clsact's plac
   const { madeQdisc, ...filter } = kernel.attachFilter({ ...place, direction: "ingress", program });
   assert.not.ok(madeQdisc, "an ingress qdisc takes filters of that direction");
   kernel.detachFilter({ ...place, direction: "ingress" }, filter);
+});
+
+test("a filter that is too large for the kernel to list does not make the others seem gone", () => {
+  using world = scratch();
+  const spaces = pair(world);
+  using drops = chain(fixture(world, "verdict"), verdict.shot);
+  const place = placeOf(spaces.inside, "ingress");
+  const { madeQdisc: _, ...filter } = kernel.attachFilter({ ...place, program: head(drops) });
+  const large = join(world.dir, "large-filter");
+  run("gcc", "-Wall", "-Werror", join(import.meta.dirname, "fixtures/large-filter.c"), "-o", large);
+  spaces.inside.exec(large, String(place.ifindex), "1");
+  assert.is(
+    codeOf(() => kernel.listFilters(place)),
+    "EMSGSIZE",
+  );
+  assert.equal(kernel.findFilter(place, filter), filter);
+  assert.is(kernel.findFilter(place, { priority: 1, handle: 1 }), undefined, "it is no eBPF program");
+  assert.is(kernel.findFilter(place, { ...filter, priority: 700 }), undefined);
+  assert.is(
+    codeOf(() => kernel.findFilter({ ...place, ifindex: 4711 }, filter)),
+    "ENODEV",
+  );
+  kernel.detachFilter(place, filter);
+  assert.is(kernel.findFilter(place, filter), undefined);
+  assert.not(kernel.removeQdisc(place), "somebody needs it");
 });
 
 test.run();

@@ -447,6 +447,13 @@ Value ListFilters(const CallbackInfo &info) {
   return toArray(env, filters, [&](auto &filter) { return toFilter(env, filter); });
 }
 
+Value FindFilter(const CallbackInfo &info) {
+  auto env = info.Env();
+  auto at = info[1].As<Object>();
+  auto found = take(env, findFilter(asPlace(info[0]), asCount(field(at, "priority")), asCount(field(at, "handle"))));
+  return found ? toFilter(env, *found) : env.Undefined();
+}
+
 void DetachFilter(const CallbackInfo &info) {
   check(info.Env(), detachFilter(asPlace(info[0]), asFilter(info[1])));
 }
@@ -543,6 +550,7 @@ Object Init(Env, Object exports) {
   offer<ReplaceFilter>(exports, "replaceFilter");
   offer<HasQdisc>(exports, "hasQdisc");
   offer<ListFilters>(exports, "listFilters");
+  offer<FindFilter>(exports, "findFilter");
   offer<DetachFilter>(exports, "detachFilter");
   offer<RemoveQdisc>(exports, "removeQdisc");
   offer<FindInterface>(exports, "findInterface");

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "netns.h"
@@ -33,7 +34,7 @@ bpf_tc_hook hookOf(const HookPlace &place) {
 
 using Listed = std::vector<FilterFacts>;
 
-// Asks the kernel for a list and gives each message of it to `each`. 0, or the errno it answers.
+// Asks the kernel for a list and gives each message of it to `each`. 0, or the errno it answers: what came before is not all then.
 int dump(uint16_t type, const HookPlace &place, uint32_t parent, const std::function<void(const nlmsghdr &)> &each) {
   UniqueFd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
   if (!netlink) return errno;
@@ -52,9 +53,16 @@ int dump(uint16_t type, const HookPlace &place, uint32_t parent, const std::func
   alignas(nlmsghdr) char buffer[1 << 16];
   for (;;) {
     auto size = recv(netlink.get(), buffer, sizeof(buffer), 0);
-    if (size < 0) return errno;
+    if (size < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
     for (auto at = reinterpret_cast<nlmsghdr *>(buffer); NLMSG_OK(at, size); at = NLMSG_NEXT(at, size)) {
-      if (at->nlmsg_type == NLMSG_DONE) return 0;
+      if (at->nlmsg_type == NLMSG_DONE) {  // a list that breaks off says why at its end
+        int error = 0;
+        if (NLMSG_PAYLOAD(at, 0) >= sizeof(error)) std::memcpy(&error, NLMSG_DATA(at), sizeof(error));
+        return -error;
+      }
       if (at->nlmsg_type == NLMSG_ERROR) return -static_cast<nlmsgerr *>(NLMSG_DATA(at))->error;
       each(*at);
     }
@@ -91,6 +99,7 @@ Result<Listed> listAll(const HookPlace &place) {
         std::memcpy(&program, RTA_DATA(id), sizeof(program));
     filters.push_back({filter->tcm_info >> 16, filter->tcm_handle, program});
   });
+  if (error == EMSGSIZE) return failed(error, "one of them is too large for the kernel to list, and hides those behind it");
   // EINVAL and ENOENT: no such qdisc.
   if (error && error != EINVAL && error != ENOENT) return failed(error);
   return filters;
@@ -111,12 +120,14 @@ Result<bool> findQdisc(const HookPlace &place, const char *kind) {
 // A priority that nobody has, before all others if there is room. 0: none is left.
 uint32_t freePriority(const Listed &filters) {
   uint32_t lowest = kFirstPriority + 1;
-  for (auto &filter : filters) lowest = std::min(lowest, filter.priority);
+  std::vector<bool> taken(kLastPriority + 1);
+  for (auto &filter : filters) {
+    lowest = std::min(lowest, filter.priority);
+    taken.at(filter.priority) = true;  // 16 bits of tcm_info
+  }
   if (lowest > 1) return lowest - 1;
-  for (uint32_t priority = 2; priority <= kLastPriority; priority++)
-    if (std::none_of(filters.begin(), filters.end(), [&](auto &filter) { return filter.priority == priority; }))
-      return priority;
-  return 0;
+  auto free = std::find(taken.begin() + 1, taken.end(), false);
+  return free == taken.end() ? 0 : static_cast<uint32_t>(free - taken.begin());
 }
 
 // The program under this priority and handle. ENOENT where there is none.
@@ -207,6 +218,17 @@ Result<std::vector<FilterFacts>> listFilters(const HookPlace &place) {
   });
 }
 
+Result<std::optional<FilterFacts>> findFilter(const HookPlace &place, uint32_t priority, uint32_t handle) {
+  using Found = std::optional<FilterFacts>;
+  return there<Found>(place, [&]() -> Result<Found> {
+    if (auto name = nameOfDevice(place.ifindex); !name) return name.failure();
+    auto program = query(place, priority, handle);
+    if (program) return Found{{priority, handle, *program}};
+    if (program.failure().error == ENOENT) return Found{};
+    return program.failure();
+  });
+}
+
 Result<MadeFilter> attachFilter(const HookPlace &place, int program) {
   return there<MadeFilter>(place, [&] { return attach(place, program); });
 }
@@ -228,6 +250,7 @@ Result<bool> removeQdisc(const HookPlace &place) {
   return there<bool>(place, [&]() -> Result<bool> {
     for (bool ingress : {true, false}) {
       auto filters = listAll({place.netns, place.ifindex, ingress});
+      if (!filters && filters.failure().error == EMSGSIZE) return false;  // there is one at least
       if (!filters) return filters.failure();
       if (!filters->empty()) return false;
     }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,8 +28,11 @@ struct MadeFilter : FilterFacts {
 Result<bool> hasQdisc(const HookPlace &place);
 
 // All filters of the hook, in the order in which packets meet them. Empty where there is no qdisc; ENODEV where there is no
-// such device.
+// such device. EMSGSIZE where one is too large to be listed (32 KiB), which hides all behind it.
 Result<std::vector<FilterFacts>> listFilters(const HookPlace &place);
+
+// The eBPF filter of this priority and handle, whatever else is there. ENODEV where there is no such device.
+Result<std::optional<FilterFacts>> findFilter(const HookPlace &place, uint32_t priority, uint32_t handle);
 
 // Before all filters that are there, where there is room, else under the first free priority. Makes the clsact qdisc where the
 // device has none. EBUSY where somebody has taken all priorities or takes each that is tried.

@@ -446,6 +446,18 @@ test("a kernel without the qdisc: the error names what it takes, and nothing is 
   assert.equal(kernel.left(), []);
 });
 
+test("a filter of the pod's that the kernel cannot list keeps nobody from ours: CHECK, status, a change, DEL", () => {
+  const kernel = machine();
+  add(kernel);
+  kernel.largeFilter = true;
+  assert.is(state(kernel), "first");
+  assert.equal(listAttachments(kernel, bpffs)[0]?.degraded, []);
+  watched(kernel, () => change(kernel));
+  assert.is(state(kernel), "second");
+  del(kernel);
+  assert.equal(kernel.left(), ["clsact of eth0: 0 filters"], "the qdisc, which somebody needs");
+});
+
 test("CHECK: what is pinned in a filter's place, and a filter that runs something else", () => {
   const kernel = machine();
   add(kernel);

@@ -2,7 +2,7 @@
 /**
  * A chain on the clsact qdisc, for kernels before TCX: a direct-action cls_bpf filter. There is no bpf_link that could be
  * pinned; what is pinned instead is a small map that describes the filter: where it hangs, and the ids of the programs that it may
- * run. By these ids, which the kernel gives once, it is found among those of others.
+ * run. By these ids, which the kernel gives once, it is told from those of others.
  *
  * The map is pinned before the filter is made and goes after it, and before a switch it names both programs: a crash at any point
  * leaves something that DEL, gc and settle (settle.ts) can finish, from the pin alone. A DEL needs neither CNI_NETNS nor the record.
@@ -35,6 +35,8 @@ interface Description {
   direction: FilterPlace["direction"];
   /** The qdisc is there for us alone: it goes with the last filter. */
   madeQdisc: boolean;
+  /** Where among the others. Missing until the filter is made, and from descriptions of older versions: then all are looked through. */
+  at?: Pick<Filter, "priority" | "handle">;
 }
 interface Described extends Description {
   map: Fd;
@@ -44,6 +46,8 @@ interface Described extends Description {
 
 const firstKey = Buffer.alloc(4);
 const idsSize = 8;
+/** Room for any. */
+const longestPlace = { priority: 0xffff, handle: 0xffffffff };
 
 export const clsact: Hook = {
   noun: "filter",
@@ -57,20 +61,24 @@ export const clsact: Hook = {
     const ours = hasOurQdisc(kernel, pins, place, device);
     const madeQdisc = ours || !kernel.hasQdisc({ netns, ifindex, direction });
     const description: Description = { ...device, direction, madeQdisc };
-    const size = roundUp(idsSize + textOf({ ...description, madeQdisc: false }).length);
+    const size = roundUp(idsSize + textOf({ ...description, madeQdisc: false, at: longestPlace }).length);
     const map = handles.own(
       kernel.createMap({ type: "array", name: "remora_filter", keySize: 4, valueSize: size, maxEntries: 1 }),
     );
-    const described = { ...description, map, size, ids: [programId] };
+    const described: Described = { ...description, map, size, ids: [programId] };
     write(kernel, described);
     const path = pins.filter(place);
     kernel.pin(map, path);
-    undo.push(() => kernel.removePin(path));
-    undo.push(() => takeOff(kernel, described));
+    // One step: while the filter cannot be taken off, its description stays.
+    undo.push(() => {
+      takeOff(kernel, described);
+      kernel.removePin(path);
+    });
     const made = kernel.attachFilter({ netns, ifindex, direction, program });
-    // Somebody else has made or removed the qdisc between the two.
+    described.at = { priority: made.priority, handle: made.handle };
+    // Somebody else may have made or removed the qdisc between the two.
     described.madeQdisc = ours || made.madeQdisc;
-    if (described.madeQdisc !== madeQdisc) write(kernel, described);
+    write(kernel, described);
   },
 
   state(kernel, path) {
@@ -166,18 +174,28 @@ function look(
   if (!identity) return { state: namespaceIsGone(kernel, netns) ? "detached" : "unseen" };
   // The path names another pod's by now.
   if (!isSameNamespace(namespace, identity)) return { state: "detached" };
-  let filters: Filter[];
+  let found: Filter[];
   try {
-    filters = kernel.listFilters(described);
+    found = filtersOf(kernel, described);
   } catch (error) {
     if (is(error, ...gone)) return { state: "detached" };
     throw error;
   }
-  const filter = filters.find(({ programId }) => ids.includes(programId));
+  const filter = found.find(({ programId }) => ids.includes(programId));
   if (filter) return { state: "attached", filter };
   // Who reads without the lock may have read before a switch and listed after it; the map is written before.
   const since = read(kernel, described.map);
   return since && since.ids.join() !== ids.join() ? look(kernel, since) : { state: "removed" };
+}
+
+/**
+ * Those among which ours is, if it is anywhere. Only we can add it, so that where it was put nobody has to look through the others: a
+ * process in the pod can add some that the kernel cannot even list.
+ */
+function filtersOf(kernel: KernelPort, { at, ...place }: Described): Filter[] {
+  if (!at) return kernel.listFilters(place);
+  const found = kernel.findFilter(place, at);
+  return found ? [found] : [];
 }
 
 /** The device or its namespace went away while we were looking. */
@@ -226,12 +244,12 @@ function read(kernel: KernelPort, map: Fd): Described | undefined {
 }
 
 function write(kernel: KernelPort, { map, size, ids, ...rest }: Described): void {
-  const { netns, namespace, ifindex, direction, madeQdisc } = rest;
+  const { netns, namespace, ifindex, direction, madeQdisc, at } = rest;
   const value = Buffer.alloc(size);
   ids.forEach((id, index) => {
     value.writeUInt32LE(id, index * 4);
   });
-  textOf({ netns, namespace, ifindex, direction, madeQdisc }).copy(value, idsSize);
+  textOf({ netns, namespace, ifindex, direction, madeQdisc, ...(at && { at }) }).copy(value, idsSize);
   kernel.updateMap(map, firstKey, value);
 }
 

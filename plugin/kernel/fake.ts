@@ -139,6 +139,8 @@ export class FakeKernel implements KernelPort {
   readonly types = new Map<string, MapTypes>();
   /** TCX is missing: a kernel before Linux 6.6. */
   withoutTcx = false;
+  /** Somebody in the pod has added a filter that is too large for the kernel to list. */
+  largeFilter = false;
   /** The clsact qdisc is missing as well. */
   withoutClsact = false;
   /** Folders outside of the bpffs that this process does not see; it sees all others. */
@@ -564,9 +566,19 @@ export class FakeKernel implements KernelPort {
     this.#step("hasQdisc");
     return this.#qdiscs.has(this.#device("hasQdisc", place));
   }
+  findFilter(place: FilterPlace, at: Pick<Filter, "priority" | "handle">): Filter | undefined {
+    this.#step("findFilter");
+    return this.#filtersAt("findFilter", place).find(
+      ({ priority, handle }) => priority === at.priority && handle === at.handle,
+    );
+  }
   listFilters(place: FilterPlace): Filter[] {
     this.#step("listFilters");
-    return (this.#qdiscs.get(this.#device("listFilters", place)) ?? [])
+    if (this.largeFilter) throw new KernelError("listFilters", "EMSGSIZE", "one is too large for the kernel to list");
+    return this.#filtersAt("listFilters", place);
+  }
+  #filtersAt(operation: string, place: FilterPlace): Filter[] {
+    return (this.#qdiscs.get(this.#device(operation, place)) ?? [])
       .filter(({ direction }) => direction === place.direction)
       .map(({ priority, handle, program }) => ({ priority, handle, programId: program.id }))
       .sort((a, b) => a.priority - b.priority);
@@ -581,7 +593,7 @@ export class FakeKernel implements KernelPort {
   removeQdisc(place: FilterPlace): boolean {
     this.#step("removeQdisc");
     const device = this.#device("removeQdisc", place);
-    if ((this.#qdiscs.get(device)?.length ?? 0) > 0) return false;
+    if (this.largeFilter || (this.#qdiscs.get(device)?.length ?? 0) > 0) return false;
     this.#qdiscs.delete(device);
     return true;
   }

@@ -101,6 +101,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   replaceFilter: (place) => `${placeText(place)}: the filter kept its program`,
   hasQdisc: (place) => `${placeText(place)}: the qdisc was not looked for`,
   listFilters: (place) => `${placeText(place)}: the filters were not listed`,
+  findFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not looked for`,
   detachFilter: (place, { priority }) => `${placeText(place)}: the filter at priority ${priority} was not removed`,
   removeQdisc: (place) => `${placeText(place)}: the clsact qdisc was not removed`,
   findInterface: (netns, ifname) => `interface "${ifname}" of ${netns} was not found`,

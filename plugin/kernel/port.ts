@@ -392,13 +392,17 @@ export interface KernelPort {
    * Filters on the clsact qdisc, for kernels before TCX. `attachFilter` makes the qdisc where there is none (`madeQdisc`) and
    * takes a priority that nobody has, before the others where there is room; EBUSY where none is left, EOPNOTSUPP where the kernel
    * lacks what it takes (the message says which option). `hasQdisc`: whether the device has one. `listFilters`: all
-   * that are there, in their order, with 0 for what is no eBPF program; ENODEV where the device is gone. The others find the filter as given: ENOENT where it is not there or runs another program than `programId`. `replaceFilter` switches in one step.
+   * that are there, in their order, with 0 for what is no eBPF program; ENODEV where the device is gone; EMSGSIZE where
+   * somebody's is too large for the kernel to list, which hides those behind it. `findFilter`: the one of a priority and handle,
+   * whatever else is there. The others find the filter as given: ENOENT where it is not there or runs another program
+   * than `programId`. `replaceFilter` switches in one step.
    * `removeQdisc` does so if no filter is left, and says whether it is gone.
    */
   attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean };
   hasQdisc(place: FilterPlace): boolean;
   replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void;
   listFilters(place: FilterPlace): Filter[];
+  findFilter(place: FilterPlace, at: Pick<Filter, "priority" | "handle">): Filter | undefined;
   detachFilter(place: FilterPlace, filter: Filter): void;
   removeQdisc(place: FilterPlace): boolean;
 
