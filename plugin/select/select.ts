@@ -36,6 +36,8 @@ export interface SelectInput {
   assigned?: (() => Assigned) | undefined;
   /** The annotations are the words of the node's administrator, who may set every parameter. */
   trusted?: boolean;
+  /** All that is asked for runs already: whether it may was decided when it was attached. */
+  running?: boolean;
 }
 
 /**
@@ -58,7 +60,8 @@ export function select(input: SelectInput): {
       if (!asked.nodeWide) requireAllowed(asked, deniedByNode(config.allow, namespace, asked.program));
       const program = findProgram(catalog, asked);
       policy = program.failurePolicy ?? policy;
-      requireAllowed(asked, asked.nodeWide ? deniedNodeWide(program) : deniedByManifest(program, namespace));
+      if (!input.running)
+        requireAllowed(asked, asked.nodeWide ? deniedNodeWide(program) : deniedByManifest(program, namespace));
       selected.push(check(asked, program, input));
     } catch (error) {
       if (!(error instanceof RemoraError)) throw error;
