@@ -18,7 +18,8 @@ export const programOptions: Options = {
 
 /** The help's words on what the options take. */
 export const programHelp = `LIST is what the annotation remora.io/programs takes: "count, acl", or JSON with priority, params
-and directions. --param acl.default_action=deny sets what acl.remora.io/default_action would.`;
+and directions; here also with "at": "host", for an egress side at the host's end of the pair, or
+"pod". --param acl.default_action=deny sets what acl.remora.io/default_action would.`;
 
 /** What was asked for, as annotations say it. */
 export function readWishes(args: Arguments): Record<string, string> {

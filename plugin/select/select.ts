@@ -34,7 +34,7 @@ export interface SelectInput {
   catalog: Pick<Catalog, "get">;
   /** What the pod's interface was given, asked for where a parameter is filled from it. Undefined: there is no interface, and such parameters keep their defaults. */
   assigned?: (() => Assigned) | undefined;
-  /** The annotations are the words of the node's administrator, who may set every parameter. */
+  /** The annotations are the words of the node's administrator, who may set every parameter, and say where a program stands. */
   trusted?: boolean;
   /** All that is asked for runs already: whether it may was decided when it was attached. */
   running?: boolean;
@@ -49,11 +49,11 @@ export function select(input: SelectInput): {
   selected: Selected[];
   missing: Missing[];
 } {
-  const { config, annotations, pod, catalog } = input;
+  const { config, annotations, pod, catalog, trusted } = input;
   const namespace = pod?.namespace ?? "";
   const selected: Selected[] = [];
   const missing: Missing[] = [];
-  for (const asked of [...nodeWideWishes(config.chain), ...readAnnotations(annotations)]) {
+  for (const asked of [...nodeWideWishes(config.chain), ...readAnnotations(annotations, { trusted })]) {
     let policy = config.failurePolicy;
     try {
       if ("error" in asked) throw asked.error;
