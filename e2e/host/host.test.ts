@@ -23,9 +23,12 @@ interface Node extends Disposable {
   pod: Namespace;
   host: Namespace;
   elsewhere: Namespace;
+  /** The program directory. */
+  programs: string;
   /** The plugin, called on the host; `on` calls it elsewhere. */
   cni(verb: string, change?: { chain?: object[]; CNI_NETNS?: string; ifname?: string; on?: Namespace }): Answer;
   remora(...argv: string[]): Answer;
+  remoraOn(on: Namespace, ...argv: string[]): Answer;
   /** `program@place` of egress. */
   egress(): string[];
   /** What is pinned of attachments. */
@@ -68,11 +71,13 @@ function node(behind: "ptp" | "bridge"): Node {
       });
       return { status: child.status, said: `${child.stdout}${child.stderr}` };
     };
-    const remora: Node["remora"] = (...argv) => run(host, [...argv, "--bpffs", bpffs], {});
+    const remoraOn: Node["remoraOn"] = (on, ...argv) => run(on, [...argv, "--bpffs", bpffs], {});
+    const remora: Node["remora"] = (...argv) => remoraOn(host, ...argv);
     return {
       pod,
       host,
       elsewhere,
+      programs,
       cni(
         verb,
         {
@@ -91,6 +96,7 @@ function node(behind: "ptp" | "bridge"): Node {
         return run(on, [], env, JSON.stringify(input));
       },
       remora,
+      remoraOn,
       egress() {
         const { status, said } = remora("status", "--json");
         assert.is(status, 0, said);
@@ -153,6 +159,38 @@ for (const behind of ["ptp", "bridge"] as const)
     assert.equal(it.pins(), []);
     assert.ok(it.ping());
   });
+
+test("by hand: who has the command line says where a program stands", () => {
+  using it = node("ptp");
+  const entry = (at: string) => JSON.stringify([{ program: "acl", at, params: { rules: "deny egress icmp" } }]);
+  const attach = ["attach", "--netns", it.pod.path, "--ifname", "eth0", "--dir", it.programs, "--container", "c1"];
+  for (const [answer, words] of [
+    [
+      it.remora(...attach, "--programs", entry("host"), "--hook", "clsact"),
+      /acl: at: host takes TCX, to stand before everybody else/,
+    ],
+    [
+      it.remoraOn(it.elsewhere, ...attach, "--programs", entry("host")),
+      /acl: at: host, and there is no host's end for the egress side to stand at: .* in a third one/,
+    ],
+  ] as const) {
+    assert.is(answer.status, 1);
+    assert.match(answer.said, words);
+  }
+  assert.ok(it.ping());
+
+  done(it.remora(...attach, "--programs", entry("host")));
+  assert.equal(it.egress(), ["acl@host"]);
+  assert.not(it.ping());
+  done(it.remora("apply", "c1", "--programs", entry("pod")));
+  assert.equal(it.egress(), ["acl@pod"]);
+  assert.not(it.ping());
+  // The manifest's word is not the last one.
+  done(it.remora("apply", "c1", "--programs", '[{"program":"wall","at":"pod"},{"program":"count","at":"host"}]'));
+  assert.equal(it.egress(), ["wall@pod", "count@host"]);
+  done(it.remora("detach", "c1"));
+  assert.ok(it.ping());
+});
 
 const kernel = createNativeKernel();
 

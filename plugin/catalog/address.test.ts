@@ -121,4 +121,9 @@ for (const [text, part] of wrong) {
   });
 }
 
+test("what is no address is told what one looks like", () => {
+  for (const text of ["10.0.9.999", "", "fe80::1%eth0"])
+    assert.throws(() => address.encode(text), /is not an IP address such as 10\.1\.2\.3 or 2001:db8::1$/);
+});
+
 test.run();

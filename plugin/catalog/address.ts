@@ -73,12 +73,14 @@ function isMapped(bytes: Buffer): boolean {
   return bytes.subarray(0, 12).equals(mapped);
 }
 
-/** Either family in 16 bytes. Throws BadValue. */
-function parseAddress(text: string): { bytes: Buffer; family: Family } {
+const example = " such as 10.1.2.3 or 2001:db8::1";
+
+/** Either family in 16 bytes. Throws BadValue, with `hint` behind what it is not. */
+function parseAddress(text: string, hint = ""): { bytes: Buffer; family: Family } {
   const four = parseIpv4(text);
   if (four) return { bytes: Buffer.concat([mapped, four]), family: 4 };
   const six = parseIpv6(text);
-  if (six === undefined) throw new BadValue(`${quote(text)} is not an IP address`);
+  if (six === undefined) throw new BadValue(`${quote(text)} is not an IP address${hint}`);
   if (isMapped(six)) throw new BadValue(`${quote(text)} is an IPv4 address, write ${formatIpv4(six.subarray(12))}`);
   return { bytes: six, family: 6 };
 }
@@ -110,9 +112,9 @@ export const ipv6: Codec = {
 };
 
 export const address: Codec = {
-  expects: "an IP address such as 10.1.2.3 or 2001:db8::1",
+  expects: `an IP address${example}`,
   size: 16,
-  encode: (text) => parseAddress(text).bytes,
+  encode: (text) => parseAddress(text, example).bytes,
   decode: formatAddress,
 };
 

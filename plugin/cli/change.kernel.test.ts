@@ -73,6 +73,11 @@ test("apply: another chain, the same chain, a dry run, and what is refused", asy
   for (const [argv, status, said] of [
     [["--programs", "cuont"], 1, /--programs: this node has no program "cuont"/],
     [["--programs", "acl", "--param", "acl.rules=deny everything"], 1, /--param acl\.rules: /],
+    [
+      ["--programs", "count", "--param", "acl.rules=deny"],
+      1,
+      /--param acl\.rules: program "acl" is not selected by --programs/,
+    ],
     [["--programs", "acl", "--param", "acl"], 2, /--param acl: write PROGRAM\.PARAMETER=VALUE/],
     [["--programs", "count", "--ifname", "eth7"], 1, /no chain on interface eth7: it has eth0/],
     [[], 2, /--programs LIST/],

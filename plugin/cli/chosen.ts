@@ -18,7 +18,8 @@ export const programOptions: Options = {
 
 /** The help's words on what the options take. */
 export const programHelp = `LIST is what the annotation remora.io/programs takes: "count, acl", or JSON with priority, params
-and directions. --param acl.default=deny sets what acl.remora.io/default would.`;
+and directions; here also with "at": "host", for an egress side at the host's end of the pair, or
+"pod". --param acl.default_action=deny sets what acl.remora.io/default_action would.`;
 
 /** What was asked for, as annotations say it. */
 export function readWishes(args: Arguments): Record<string, string> {
@@ -29,7 +30,7 @@ export function readWishes(args: Arguments): Record<string, string> {
     // A program's name may hold dots, a parameter's none.
     const [, program, name, value] = /^([^=]+)\.([^.=]+)=(.*)$/s.exec(setting) ?? [];
     if (program === undefined || name === undefined || value === undefined)
-      throw new UsageError(`--param ${setting}: write PROGRAM.PARAMETER=VALUE, such as acl.default=deny`);
+      throw new UsageError(`--param ${setting}: write PROGRAM.PARAMETER=VALUE, such as acl.default_action=deny`);
     const key = `${program}.remora.io/${name}`;
     if (Object.hasOwn(wishes, key)) throw new UsageError(`--param ${program}.${name} is given twice`);
     wishes[key] = value;
@@ -69,6 +70,7 @@ export async function choose(
     if (!(error instanceof RemoraError)) throw error;
     const message = error.message
       .replaceAll(`annotation ${programsKey}`, "--programs")
+      .replaceAll(`by ${programsKey}`, "by --programs")
       .replace(/annotation (\S+)\.remora\.io\/([^\s:]+)/g, "--param $1.$2");
     throw new RemoraError(error.code, message, { details: error.details, cause: error });
   }

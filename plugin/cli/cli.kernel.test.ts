@@ -75,6 +75,12 @@ test("inspect and programs read the library's own objects", async () => {
   );
   const rules = object.parameters.find(({ name }: { name: string }) => name === "rules");
   assert.is(rules.unit, "rule");
+  // The help's example is one to type.
+  const [, example] = /--param acl\.(\w+)=/.exec((await remora("apply", "--help")).stdout) ?? [];
+  assert.ok(
+    object.parameters.some(({ name }: { name: string }) => name === example),
+    example,
+  );
 
   const catalog = JSON.parse((await remora("programs", "--json", "--dir", directory)).stdout);
   assert.equal(
@@ -102,6 +108,9 @@ char _license[] SEC("license") = "GPL";
   const refused = await remora("inspect", "/proc/self/cmdline");
   assert.is(refused.status, 1);
   assert.match(refused.stderr, "not an ELF file");
+  const folder = await remora("inspect", world.dir);
+  assert.is(folder.status, 1);
+  assert.ok(folder.stderr.startsWith(`remora inspect: ${world.dir} cannot be read: EISDIR`), folder.stderr);
 });
 
 test.run();

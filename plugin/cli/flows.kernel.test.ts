@@ -107,7 +107,7 @@ function records(path: string) {
   assert.not.match(text, /WARNING/, "such as a wrong sequence number");
   return text.split("--- data record ").flatMap((record) => {
     const values = new Map(
-      [...record.matchAll(/^\t\([\d/]+\) +(\w+) : (.*)$/gm)].map(([, name, value]) => [name, value]),
+      [...record.matchAll(/^\t\([\d/]+\) *(\w+) : (.*)$/gm)].map(([, name, value]) => [name, value]),
     );
     const at = (name: string): number => Number(values.get(name));
     const source = values.get("sourceIPv4Address");
@@ -117,6 +117,8 @@ function records(path: string) {
       sourcePort: at("sourceTransportPort"),
       packets: [at("packetDeltaCount"), at("reversePacketDeltaCount")] as const,
       octets: [at("octetDeltaCount"), at("reverseOctetDeltaCount")] as const,
+      dropped: [at("droppedPacketDeltaCount"), at("reverseDroppedPacketDeltaCount")] as const,
+      status: [at("forwardingStatus"), at("reverseForwardingStatus")] as const,
       reason: at("flowEndReason"),
     };
   });
@@ -203,6 +205,17 @@ test("what a pod sent and received is told, flow by flow", async () => {
     [discarded.sent.dropped, discarded.droppedBy, out.sent.dropped, out.droppedBy],
     [1, "acl", 0, undefined],
   );
+  const file = join(world.dir, "discarded.ipfix");
+  assert.is((await flows(made, "--port", "9", "--ipfix", file)).status, 0);
+  assert.equal(
+    records(file).map(({ dropped, status }) => [dropped, status]),
+    [
+      [
+        [1, 0],
+        [129, 0],
+      ],
+    ],
+  );
 
   // Filters, order and limit.
   // Each run relates the kernel's clock to the wall's anew, to a millisecond.
@@ -250,6 +263,8 @@ test("an IPFIX file holds what the list says", async () => {
       sourcePort: tcp ? flow.remotePort : 0,
       packets: [forward.packets, backward.packets],
       octets: [forward.bytes - 14 * forward.packets, backward.bytes - 14 * backward.packets],
+      dropped: [0, 0],
+      status: [64, 64],
       reason: tcp ? 3 : 2,
     });
   }

@@ -63,9 +63,11 @@ name, namespace/name, a container id, or the beginning of one.
 --follow begins with what is there, then tells what changes, and ends with Ctrl-C or with the log.
 
 --ipfix FILE writes an IPFIX file (RFC 7011, 5655), a record for both directions of a flow (RFC
-5103); octets are those of IP packets, as IPFIX wants them. Round-trip times, retransmissions and
-DNS have no standard elements and are not in it. With --follow each interval appends what was added
-to flows; what stands in the file is whole at any time.
+5103); octets are those of IP packets, as IPFIX wants them. What was dropped is in
+droppedPacketDeltaCount, and where that is all of a record, forwardingStatus says why: 129 acl, 138
+rate-limit or conn-limit, 140 guard, 128 others. Round-trip times, retransmissions and DNS have no
+standard elements and are not in it. With --follow each interval appends what was added to flows;
+what stands in the file is whole at any time.
 
 --json prints {"flows":[{"pod","containerId","ifname","protocol","local","remote","localPort",
 "remotePort","initiator","first","last","sent":{"packets","bytes","dropped","tcpFlags",

@@ -48,7 +48,7 @@ P = ${parameterShape}.`,
     const [path] = args.positionals;
     if (path === undefined) throw new UsageError("which FILE?");
     if (args.flag("param") && !args.flag("load")) throw new UsageError("--param is for --load");
-    const object = readFileSync(path);
+    const object = readObject(path);
     const kernel = await tools.kernel();
     const view = await inspect(path, object, kernel);
     if (!args.flag("load")) {
@@ -139,7 +139,7 @@ export async function inspect(path: string, object: Buffer, kernel: KernelPort):
     view.entries = await entriesOf(path, manifest, info);
     view.parameters = describeParameters(path, info);
     const scopes = (await manifestOf(path))?.maps ?? {};
-    for (const map of view.maps) map.scope = scopes[map.name] ?? map.scope;
+    for (const map of view.maps) if (Object.hasOwn(scopes, map.name)) map.scope = scopes[map.name] ?? map.scope;
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
     view.chain = { able: false, reason: error.message };
@@ -179,6 +179,16 @@ function tagsIn(tags: readonly string[]): MapTags {
   } catch (error) {
     if (error instanceof BadTag) return {};
     throw error;
+  }
+}
+
+function readObject(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    // Of a directory node:fs does not say the name.
+    const why = (error as Error).message.replace(/^(E[A-Z0-9]+: .*?),.*$/s, "$1");
+    throw new RemoraError(code.ioFailure, `${path} cannot be read: ${why}; name an object file`, { cause: error });
   }
 }
 

@@ -31,7 +31,7 @@ export function describeParameters(
       max,
       choices,
       from,
-      default: overrides[name] ?? initial,
+      default: Object.hasOwn(overrides, name) ? (overrides[name] ?? initial) : initial,
       expects,
       help,
     }),

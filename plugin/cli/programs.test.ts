@@ -145,7 +145,9 @@ test("the library beside the executable is looked into as well", async () => {
   // Directories that were named are the only ones.
   stdout = "";
   assert.is(await run(["programs", "--json", "--dir", "/nowhere/a", "--dir", "/nowhere/b"], io, tools), 0);
-  assert.equal(JSON.parse(stdout).directories, ["/nowhere/a", "/nowhere/b"]);
+  const named = JSON.parse(stdout);
+  assert.equal(named.directories, ["/nowhere/a", "/nowhere/b"]);
+  assert.equal(named.problems[1], { path: "/nowhere/b", code: 5, reason: "/nowhere/b does not exist" });
 });
 
 test.run();

@@ -5,7 +5,7 @@ import { dirname, resolve } from "node:path";
 import { openCatalog } from "../catalog/catalog.ts";
 import { verdicts } from "../catalog/manifest.ts";
 import type { ParameterDescription } from "../catalog/parameters.ts";
-import { RemoraError } from "../errors.ts";
+import { code, RemoraError } from "../errors.ts";
 import { type Direction, directions, type KernelPort } from "../kernel/port.ts";
 import type { CatalogProgram, FailurePolicy, Place } from "../model.ts";
 import type { Command } from "./command.ts";
@@ -37,10 +37,9 @@ P = ${parameterShape}.`,
   async run({ args, io, tools, json }) {
     const given = args.texts("dir").map((path) => resolve(path));
     const library = libraryDir(io.executable);
-    const view = await viewCatalog(given.length > 0 ? given : standardDirs(io.executable), await tools.kernel());
-    io.stdout(
-      json ? `${JSON.stringify(view)}\n` : renderCatalog(view, pageFor(io), given.length > 0 ? undefined : library),
-    );
+    const asked = given.length > 0;
+    const view = await viewCatalog(asked ? given : standardDirs(io.executable), await tools.kernel(), asked);
+    io.stdout(json ? `${JSON.stringify(view)}\n` : renderCatalog(view, pageFor(io), asked ? undefined : library));
     return 0;
   },
 };
@@ -68,9 +67,17 @@ interface ProgramView {
   parameters: ParameterDescription[];
 }
 
-/** Reads the directories. What cannot be used becomes a problem of the view. */
-export async function viewCatalog(directories: string[], kernel: KernelPort): Promise<CatalogView> {
-  const { programs, problems } = (await openCatalog(directories, kernel)).list();
+/**
+ * Reads the directories. What cannot be used becomes a problem of the view; so does a directory that is not there, where
+ * somebody asked for it.
+ */
+export async function viewCatalog(directories: string[], kernel: KernelPort, asked = false): Promise<CatalogView> {
+  const catalog = await openCatalog(directories, kernel);
+  const { programs, problems } = catalog.list();
+  if (asked)
+    for (const { path, state } of catalog.directories)
+      if (state === "missing")
+        problems.push({ path, error: new RemoraError(code.ioFailure, `${path} does not exist`) });
   const view: CatalogView = {
     directories,
     programs: [],

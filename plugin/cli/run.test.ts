@@ -125,6 +125,12 @@ test("an option before the command is the command's as well", async () => {
   assert.match((await remora(["--bpffs=/run/pins", "status"])).stderr, "/run/pins is not on a bpffs");
 });
 
+test("help knows one command", async () => {
+  assert.match((await remora(["help", "status"])).stdout, "Usage: remora status");
+  const { status, stderr } = await remora(["help", "status", "maps"]);
+  assert.equal([status, stderr.split("\n")[0]], [2, "remora: one argument too many: maps"]);
+});
+
 test("an empty node", async () => {
   assert.equal(await remora(["status"]), {
     status: 0,

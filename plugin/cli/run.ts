@@ -79,7 +79,8 @@ async function runBare(argv: string[], io: Io, tools: Tools): Promise<number> {
 }
 
 async function help(argv: string[], io: Io): Promise<number> {
-  const [name] = readArguments(argv, {}).positionals;
+  const [name, extra] = readArguments(argv, {}).positionals;
+  if (extra !== undefined) throw new UsageError(`one argument too many: ${extra}`);
   io.stdout(name === undefined ? overview() : commandHelp(name, await load(name)));
   return 0;
 }

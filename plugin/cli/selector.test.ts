@@ -3,6 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { RemoraError } from "../errors.ts";
 import type { AttachmentStatus } from "../model.ts";
+import { UsageError } from "./command.ts";
 import { select } from "./selector.ts";
 
 function attachment(containerId: string, pod?: string, ifname = "eth0"): AttachmentStatus {
@@ -75,6 +76,14 @@ test("a name that nothing has is an error that lists what there is", () => {
   assert.is(error.message, 'no pod or container "nobody"; attached are:');
   assert.is(error.details.split("\n").length, 4);
   assert.match(error.details, "  container c444");
+});
+
+test("an empty name is wrong usage, and not whoever is there", () => {
+  for (const there of [all, [db], []])
+    assert.throws(
+      () => select(there, ""),
+      (error: unknown) => error instanceof UsageError,
+    );
 });
 
 test("on an empty node the error says so", () => {

@@ -3,6 +3,7 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { AttachmentStatus } from "../model.ts";
+import { UsageError } from "./command.ts";
 import { printable, shortId } from "./terminal.ts";
 
 /** How a person names an attachment's owner: `namespace/name`, or the container where no pod is known. */
@@ -14,9 +15,11 @@ export function ownerOf({ pod, containerId }: Pick<AttachmentStatus, "pod" | "co
  * The attachments of the pod that `selector` names: a pod's name, `namespace/name`, a container id or the beginning
  * of one that no other container shares. A whole name goes before a beginning.
  *
- * @throws RemoraError (unknownContainer) where it names nothing, or several pods; the message lists them.
+ * @throws UsageError for an empty one; RemoraError (unknownContainer) where it names nothing, or several pods; the message lists them.
  */
 export function select(attachments: AttachmentStatus[], selector: string): AttachmentStatus[] {
+  // Every id begins with it: a script's empty variable would name the only pod there is.
+  if (selector === "") throw new UsageError('the pod is "": give a name, namespace/name or a container id');
   const whole = attachments.filter(
     ({ pod, containerId }) =>
       containerId === selector ||

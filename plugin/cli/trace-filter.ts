@@ -2,7 +2,7 @@
 /** Which packets `trace` shows: by what they are, and by what became of them. */
 
 import { BlockList, isIP } from "node:net";
-import { type Flow, protocolNames } from "../trace/packet.ts";
+import { type Flow, protocolName, protocolNames } from "../trace/packet.ts";
 import { type Arguments, UsageError } from "./command.ts";
 
 export type FlowFilter = (flow: Flow) => boolean;
@@ -15,9 +15,11 @@ export function readFilter(args: Pick<Arguments, "text">): FlowFilter {
 
 function protocolFilter(text: string | undefined): FlowFilter | undefined {
   if (text === undefined) return undefined;
-  const wanted = text.toLowerCase() === "icmpv6" ? "icmp6" : text.toLowerCase();
-  if (!protocolNames.includes(wanted) && !/^\d{1,3}$/.test(wanted))
-    throw new UsageError(`--proto ${text}: give one of ${protocolNames.join(", ")}, or a number`);
+  const name = text.toLowerCase() === "icmpv6" ? "icmp6" : text.toLowerCase();
+  const number = /^\d{1,3}$/.test(name) ? Number(name) : Number.NaN;
+  if (!protocolNames.includes(name) && !(number <= 255))
+    throw new UsageError(`--proto ${text}: give one of ${protocolNames.join(", ")}, or a number from 0 to 255`);
+  const wanted = number <= 255 ? protocolName(number) : name;
   return ({ protocol }) => protocol === wanted;
 }
 
@@ -32,11 +34,11 @@ function portFilter(text: string | undefined): FlowFilter | undefined {
 /** The source or the destination; an address or a prefix. */
 function addressFilter(text: string | undefined): FlowFilter | undefined {
   if (text === undefined) return undefined;
-  const [address = "", bits] = text.split("/", 2);
+  const [address = "", bits, ...more] = text.split("/");
   const family = isIP(address);
   const widest = family === 4 ? 32 : 128;
   const length = bits === undefined ? widest : /^\d{1,3}$/.test(bits) ? Number(bits) : Number.NaN;
-  if (family === 0 || !(length <= widest))
+  if (family === 0 || more.length > 0 || !(length <= widest))
     throw new UsageError(`--addr ${text}: give an address or a prefix, such as 10.0.0.7 or fd00::/64`);
   const list = new BlockList();
   list.addSubnet(address, length, family === 4 ? "ipv4" : "ipv6");

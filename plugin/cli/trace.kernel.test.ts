@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `remora trace` on the real kernel: echo requests that pass two programs and are dropped by the third. */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -99,6 +99,8 @@ async function statusOf(world: Pod): Promise<AttachmentStatus> {
 test("an echo request passes two programs and is dropped by the third", async () => {
   using world = scratch();
   const pod = await guarded(world);
+  // Whether it may run is no question any more, neither for the node's chain nor for this namespace.
+  writeFileSync(join(world.dir, "programs/second.yaml"), "nodeWide: false\nnamespaces: [bank]\n", { mode: 0o644 });
   const before = await statusOf(pod);
   const { status, stderr, packets } = await trace(pod, ping(pod, 3), ["--json", "--proto", "icmp", "--count", "3"]);
   assert.is(status, 0, stderr);

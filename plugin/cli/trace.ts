@@ -182,7 +182,7 @@ async function sameProgramsOf(
     if (before) return before;
     const { program, params, priority, at, sha256 } = entry;
     const config = { chain: [{ program, params, priority, at }], allow: {}, failurePolicy: "closed" as const };
-    const [selected] = select({ config, annotations: undefined, pod: null, catalog }).selected;
+    const [selected] = select({ config, annotations: undefined, pod: null, catalog, running: true }).selected;
     if (selected?.program.sha256 !== sha256)
       throw new RemoraError(
         code.unknownProgram,

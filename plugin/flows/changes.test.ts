@@ -90,8 +90,8 @@ test("a change is exported from its initiator's side, and says why it was writte
     protocol: 6,
     start: 1_790_000_000_000,
     end: 1_790_000_001_000,
-    forward: { packets: 3, octets: 300, tcpFlags: 0x12 },
-    backward: { packets: 2, octets: 200, tcpFlags: 0x12 },
+    forward: { packets: 3, octets: 300, dropped: 0, status: "forwarded", tcpFlags: 0x12 },
+    backward: { packets: 2, octets: 200, dropped: 0, status: "forwarded", tcpFlags: 0x12 },
     reason: "active",
     direction: "egress",
   });
@@ -102,6 +102,27 @@ test("a change is exported from its initiator's side, and says why it was writte
     [inbound.source, inbound.sourcePort, inbound.destinationPort, inbound.forward.packets, inbound.direction],
     [flow.remote.address, 443, 40000, 2, "ingress"],
   );
+});
+
+test("what was dropped is exported, and why, where all of a record's packets were", () => {
+  const table: [sent: Partial<FlowSide>, program: string, status: string][] = [
+    [{ packets: 0 }, "", "unknown"],
+    [{ packets: 3, dropped: 2 }, "acl", "forwarded"],
+    [{ packets: 3, dropped: 3 }, "acl", "aclDenied"],
+    [{ packets: 3, dropped: 3 }, "rate-limit", "policed"],
+    [{ packets: 3, dropped: 3 }, "conn-limit", "policed"],
+    [{ packets: 3, dropped: 3 }, "guard", "spoofed"],
+    [{ packets: 3, dropped: 3 }, "somebody's", "dropped"],
+    // Counted before it was known that the last of them was dropped.
+    [{ packets: 0, dropped: 1 }, "toString", "dropped"],
+  ];
+  for (const [parts, droppedBy, status] of table) {
+    const sent = { ...side(0), ...parts };
+    const [change] = new Changes().next([{ ...flow, sent, droppedBy }]);
+    assert.ok(change);
+    const { forward, backward } = exported(change, flow.last);
+    assert.equal([forward.dropped, forward.status, backward.status], [sent.dropped, status, "forwarded"]);
+  }
 });
 
 test.run();

@@ -2,7 +2,7 @@
 /** What happened to flows between two looks at them. Pure. */
 
 import { type Flow, type FlowSide, hasEnded } from "./flow.ts";
-import type { ExportedFlow, ExportedSide } from "./ipfix.ts";
+import type { ExportedFlow, ExportedSide, ForwardingStatus } from "./ipfix.ts";
 
 export interface Change {
   /** `end`: the connection is closed, and nothing but stray packets is to come. */
@@ -55,13 +55,29 @@ function difference(now: FlowSide, before: FlowSide | undefined): FlowSide {
 /** Milliseconds without a packet, after which a flow is exported as idle. */
 const idleAfter = 60_000;
 
+/** The library's programs that drop for a reason which the registry of forwardingStatus has a code for. */
+const dropReasons = new Map<string, ForwardingStatus>([
+  ["acl", "aclDenied"],
+  ["conn-limit", "policed"],
+  ["rate-limit", "policed"],
+  ["guard", "spoofed"],
+]);
+
+function statusOf(packets: number, dropped: number, program: string): ForwardingStatus {
+  if (packets > dropped) return "forwarded";
+  return dropped === 0 ? "unknown" : (dropReasons.get(program) ?? "dropped");
+}
+
 /**
  * A change as IPFIX tells it.
  *
  * @param now milliseconds since the epoch.
  */
 export function exported({ event, flow, sent, received, since }: Change, now: number): ExportedFlow {
-  const side = ({ packets, ipBytes: octets, tcpFlags }: FlowSide): ExportedSide => ({ packets, octets, tcpFlags });
+  const side = ({ packets, ipBytes: octets, dropped, tcpFlags }: FlowSide): ExportedSide => ({
+    ...{ packets, octets, dropped, tcpFlags },
+    status: statusOf(packets, dropped, flow.droppedBy),
+  });
   const outbound = flow.initiator === "local";
   const [source, destination] = outbound ? [flow.local, flow.remote] : [flow.remote, flow.local];
   return {

@@ -23,8 +23,11 @@ const flows = Array.from({ length: 1600 }, (_, index): ExportedFlow => {
     protocol: index % 2 === 0 ? 6 : 17,
     start: start + index,
     end: start + index + 5000,
-    forward: { packets: index + 1, octets: 1000 * index + 2 ** 33, tcpFlags: 0x1b },
-    backward: { packets: 2 * index, octets: 3 * index, tcpFlags: 0x12 },
+    forward: {
+      ...{ packets: index + 1, octets: 1000 * index + 2 ** 33, tcpFlags: 0x1b },
+      ...(index % 5 === 0 ? { dropped: index + 1, status: "policed" } : { dropped: 0, status: "forwarded" }),
+    },
+    backward: { packets: 2 * index, octets: 3 * index, dropped: index, status: "forwarded", tcpFlags: 0x12 },
     reason: index % 2 === 0 ? "ended" : "active",
     direction: index % 3 === 0 ? "ingress" : "egress",
   };
@@ -52,7 +55,8 @@ const total = (list: ExportedFlow[], of: (flow: ExportedFlow) => number): number
 test("tshark decodes the file", () => {
   using world = scratch();
   const fields = ["srcaddr", "srcaddrv6", "srcport", "packets", "octets", "tcpflags", "abstimestart", "abstimeend"];
-  const more = ["flow_end_reason", "direction", "biflow_direction", "observation_domain_name"];
+  const dropped = ["drop_packets", "forwarding_status", "forwarding_status_drop_code"];
+  const more = [...dropped, "flow_end_reason", "direction", "biflow_direction", "observation_domain_name"];
   const names = [...[...fields, ...more].map((name) => `cflow.${name}`), "_ws.expert.message"];
   const text = run("tshark", "-r", written(world), "-T", "json", ...names.flatMap((name) => ["-e", name]));
   const layers = (JSON.parse(text) as { _source: { layers: Record<string, string[]> } }[]).map(
@@ -84,6 +88,16 @@ test("tshark decodes the file", () => {
     pairs(() => [0x12, 0x1b]),
   );
   assert.equal(
+    all("drop_packets").map(Number),
+    pairs(({ forward, backward }) => [forward.dropped, backward.dropped]),
+  );
+  const [forwarded, drop, policer] = [1, 2, 10];
+  assert.equal(
+    all("forwarding_status").map(Number),
+    pairs(({ forward }) => [forwarded, forward.status === "policed" ? drop : forwarded]),
+  );
+  assert.equal(new Set(all("forwarding_status_drop_code").map(Number)), new Set([policer]));
+  assert.equal(
     all("flow_end_reason").map(Number),
     pairs(({ reason }) => [reason === "ended" ? 3 : 2]),
   );
@@ -107,7 +121,7 @@ test("ipfixDump reads the file", () => {
   assert.not.match(text, "out of sequence");
   assert.match(text, `${messages().length} Messages, ${flows.length + 1} Data Records, 3 Template Records`);
   const sum = (name: string): number =>
-    [...text.matchAll(new RegExp(` ${name} : (\\d+)$`, "gm"))].reduce((sum, [, value]) => sum + Number(value), 0);
+    [...text.matchAll(new RegExp(`[ )]${name} : (\\d+)$`, "gm"))].reduce((sum, [, value]) => sum + Number(value), 0);
   assert.is(
     sum("octetDeltaCount"),
     total(flows, ({ forward }) => forward.octets),
@@ -120,6 +134,15 @@ test("ipfixDump reads the file", () => {
     sum("reversePacketDeltaCount"),
     total(flows, ({ backward }) => backward.packets),
   );
+  assert.is(
+    sum("droppedPacketDeltaCount"),
+    total(flows, ({ forward }) => forward.dropped),
+  );
+  assert.is(
+    sum("reverseDroppedPacketDeltaCount"),
+    total(flows, ({ backward }) => backward.dropped),
+  );
+  assert.match(text, / forwardingStatus : 138$/m);
   assert.match(text, /observationDomainName : \(len: 13\) shop\/web eth0/);
 });
 

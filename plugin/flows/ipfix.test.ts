@@ -13,8 +13,8 @@ const flow: ExportedFlow = {
   protocol: 6,
   start: 1_790_000_000_123,
   end: 1_790_000_004_567,
-  forward: { packets: 10, octets: 2 ** 40 + 5, tcpFlags: 0x1b },
-  backward: { packets: 20, octets: 30000, tcpFlags: 0x12 },
+  forward: { packets: 10, octets: 2 ** 40 + 5, dropped: 10, status: "aclDenied", tcpFlags: 0x1b },
+  backward: { packets: 20, octets: 30000, dropped: 3, status: "forwarded", tcpFlags: 0x12 },
   reason: "ended",
   direction: "egress",
 };
@@ -92,12 +92,14 @@ test("a message, byte for byte", () => {
     messages.map((bytes) => bytes.toString("hex")),
     [
       [
-        ["000a", "0058", "6ab13b80", "ffffffff", "00000007"], // version, length, time, sequence, domain
-        ["0100", "0048"], // the set: template 256, length
+        ["000a", "006a", "6ab13b80", "ffffffff", "00000007"], // version, length, time, sequence, domain
+        ["0100", "005a"], // the set: template 256, length
         ["000001a0c4506c7b", "000001a0c4507dd7"], // from, to
         ["0a000002", "c0000209", "9c40", "01bb", "06"],
         ["0012", "001b"], // flags, reverse first
         ["000000000000000a", "0000010000000005", "0000000000000014", "0000000000007530"],
+        ["40", "81"], // the answers forwarded, as far as is known; the others denied by an ACL
+        ["000000000000000a", "0000000000000003"], // dropped
         ["03", "01", "01"], // ended, egress, from the initiator
       ]
         .flat()
@@ -124,6 +126,10 @@ test("a domain begins with templates, and says of both families the same", () =>
     1: "0000010000000005",
     "29305/2": "0000000000000014",
     "29305/1": "0000000000007530",
+    "29305/89": "40",
+    89: "81",
+    133: "000000000000000a",
+    "29305/133": "0000000000000003",
   };
   assert.equal(first, {
     template: 256,
@@ -171,7 +177,7 @@ test("without flows a domain still begins with its templates, and nothing follow
 });
 
 test("counts that no number here holds are no reason to fail", () => {
-  const huge = { ...flow, forward: { packets: 2 ** 64, octets: -1, tcpFlags: 0 } };
+  const huge = { ...flow, forward: { ...flow.forward, packets: 2 ** 64, octets: -1 } };
   const [read] = collect(encode([huge], stream).messages);
   assert.equal([read?.records[0]?.fields[2], read?.records[0]?.fields[1]], ["001fffffffffffff", "0000000000000000"]);
 });

@@ -4,7 +4,7 @@
  *
  * A flow is one record for both of its directions (RFC 5103): what its initiator sent in the ordinary elements, what came
  * back in the reverse ones. nfdump, tshark and YAF's tools read it so. Round-trip times and retransmissions have no
- * standard element and are left out; so are DNS transactions.
+ * standard element and are left out; so are DNS transactions, and the name of the program that dropped a packet.
  */
 
 /** Enterprise number of the reverse elements (RFC 5103, section 6.1). */
@@ -27,7 +27,9 @@ const element = {
   destinationIpv4: { id: 12, length: 4 },
   sourceIpv6: { id: 27, length: 16 },
   destinationIpv6: { id: 28, length: 16 },
+  forwardingStatus: { id: 89, length: 1 },
   direction: { id: 61, length: 1 },
+  droppedPackets: { id: 133, length: 8 },
   endReason: { id: 136, length: 1 },
   domainId: { id: 149, length: 4 },
   start: { id: 152, length: 8 },
@@ -44,10 +46,27 @@ const template = { ipv4: 256, ipv6: 257, domain: 258 } as const;
 export const endReasons = { idle: 1, active: 2, ended: 3 } as const;
 export type EndReason = keyof typeof endReasons;
 
+/**
+ * What became of a record's packets (RFC 7270, section 4.12, forwardingStatus). `unknown`: there are none. `forwarded`: some
+ * were not dropped here. The others: all of them were, for this reason.
+ */
+export const forwardingStatuses = {
+  unknown: 0,
+  forwarded: 64,
+  dropped: 128,
+  aclDenied: 129,
+  policed: 138,
+  spoofed: 140,
+} as const;
+export type ForwardingStatus = keyof typeof forwardingStatuses;
+
 /** Packets and octets of one direction since the record before, and all TCP flags that were seen. */
 export interface ExportedSide {
   packets: number;
   octets: number;
+  /** Of the packets, those that were dropped behind the observation point. */
+  dropped: number;
+  status: ForwardingStatus;
   tcpFlags: number;
 }
 
@@ -133,8 +152,8 @@ function byTemplate(flows: ExportedFlow[]): [4 | 6, ExportedFlow[]][] {
 // ---- templates ---------------------------------------------------------------------------------------------------
 
 /**
- * The fields of a flow record, in order. The reverse flags stand before the forward ones: nfdump takes whichever comes
- * last for the flow's.
+ * The fields of a flow record, in order. The reverse flags and status stand before the forward ones: nfdump takes whichever
+ * comes last for the flow's.
  */
 function fieldsOf(family: 4 | 6): Element[] {
   return [
@@ -150,6 +169,10 @@ function fieldsOf(family: 4 | 6): Element[] {
     element.octets,
     { ...element.packets, enterprise: reverse },
     { ...element.octets, enterprise: reverse },
+    { ...element.forwardingStatus, enterprise: reverse },
+    element.forwardingStatus,
+    element.droppedPackets,
+    { ...element.droppedPackets, enterprise: reverse },
     element.endReason,
     element.direction,
     element.biflowDirection,
@@ -231,6 +254,10 @@ function dataSet(family: 4 | 6, flows: ExportedFlow[]): Buffer {
     at = wide(out, flow.forward.octets, at);
     at = wide(out, flow.backward.packets, at);
     at = wide(out, flow.backward.octets, at);
+    at = out.writeUInt8(forwardingStatuses[flow.backward.status], at);
+    at = out.writeUInt8(forwardingStatuses[flow.forward.status], at);
+    at = wide(out, flow.forward.dropped, at);
+    at = wide(out, flow.backward.dropped, at);
     at = out.writeUInt8(endReasons[flow.reason], at);
     at = out.writeUInt8(directionValues[flow.direction], at);
     at = out.writeUInt8(initiator, at);

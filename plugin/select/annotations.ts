@@ -32,8 +32,15 @@ interface ParameterAnnotation {
   value: string;
 }
 
-/** Reads a pod's own wishes, in the order they are listed. Nothing is thrown: each refusal stands in the list. */
-export function readAnnotations(annotations: Readonly<Record<string, string>> | undefined): (Wish | Refused)[] {
+/**
+ * Reads a pod's own wishes, in the order they are listed. Nothing is thrown: each refusal stands in the list.
+ *
+ * @param trusted they are the words of the node's administrator, who may say where a program stands (`at`).
+ */
+export function readAnnotations(
+  annotations: Readonly<Record<string, string>> | undefined,
+  { trusted = false }: { trusted?: boolean | undefined } = {},
+): (Wish | Refused)[] {
   let asked: (Wish | Refused)[] = [];
   const parameters: ParameterAnnotation[] = [];
   // Sorted, since runtimes pass them in any order and the first refusal is the one that people see.
@@ -42,7 +49,7 @@ export function readAnnotations(annotations: Readonly<Record<string, string>> | 
     const slash = key.indexOf("/");
     const prefix = (slash < 0 ? key : key.slice(0, slash)).toLowerCase();
     if (prefix !== domain && !prefix.endsWith(`.${domain}`)) continue;
-    if (key === programsKey) asked = [...readPrograms(value), ...asked];
+    if (key === programsKey) asked = [...readPrograms(value, trusted), ...asked];
     else if (prefix === domain || slash < 0 || !key.startsWith(prefix)) asked.push(unknownKey(key, value));
     else parameters.push({ key, program: prefix.slice(0, -domain.length - 1), parameter: key.slice(slash + 1), value });
   }
@@ -88,8 +95,8 @@ function unknownKey(key: string, value: string): Refused {
  */
 const mostEntries = 96;
 
-function readPrograms(value: string): (Wish | Refused)[] {
-  const asked = /^\s*[[{]/.test(value) ? readJson(value) : readNames(value);
+function readPrograms(value: string, trusted: boolean): (Wish | Refused)[] {
+  const asked = /^\s*[[{]/.test(value) ? readJson(value, trusted) : readNames(value);
   if (asked.length <= mostEntries) return asked;
   const reason = `annotation ${programsKey}: lists ${asked.length} programs, and a chain has 32 places per direction`;
   return [{ program: programsKey, error: new RemoraError(code.chainTooLong, reason) }];
@@ -112,27 +119,30 @@ function readNames(value: string): (Wish | Refused)[] {
 const programName = `must be a program's name: ${nameRule}`;
 const priority = "must be a whole number from 0 to 1000";
 const eachOnce = 'must be a list of "ingress", "egress" or both, each once';
-const entrySchema = z.strictObject(
-  {
-    program: z.string(programName).check(z.refine(isProgramName, programName)),
-    priority: z.optional(z.int(priority).check(z.minimum(0, priority), z.maximum(1000, priority))),
-    params: z.optional(
-      mapping(
-        z.union([z.string(), z.number(), z.boolean()], "must be text, a number, true or false"),
-        'must be an object such as {"rate": "10Mbit"}',
-      ),
+const notAnEntry = 'must be an object such as {"program": "rate-limit"}';
+const fields = {
+  program: z.string(programName).check(z.refine(isProgramName, programName)),
+  priority: z.optional(z.int(priority).check(z.minimum(0, priority), z.maximum(1000, priority))),
+  params: z.optional(
+    mapping(
+      z.union([z.string(), z.number(), z.boolean()], "must be text, a number, true or false"),
+      'must be an object such as {"rate": "10Mbit"}',
     ),
-    directions: z.optional(
-      z
-        .array(z.enum(directions, 'must be "ingress" or "egress"'), eachOnce)
-        .check(z.refine((list) => list.length > 0 && new Set(list).size === list.length, eachOnce)),
-    ),
-  },
-  'must be an object such as {"program": "rate-limit"}',
+  ),
+  directions: z.optional(
+    z
+      .array(z.enum(directions, 'must be "ingress" or "egress"'), eachOnce)
+      .check(z.refine((list) => list.length > 0 && new Set(list).size === list.length, eachOnce)),
+  ),
+};
+const entrySchema = z.strictObject(fields, notAnEntry);
+const trustedSchema = z.strictObject(
+  { ...fields, at: z.optional(z.enum(["pod", "host"], 'must be "pod" or "host"')) },
+  notAnEntry,
 );
-const entryFields = Object.keys(entrySchema.shape);
 
-function readJson(value: string): (Wish | Refused)[] {
+function readJson(value: string, trusted: boolean): (Wish | Refused)[] {
+  const schema = trusted ? trustedSchema : entrySchema;
   let entries: unknown;
   try {
     entries = JSON.parse(value);
@@ -143,9 +153,10 @@ function readJson(value: string): (Wish | Refused)[] {
   if (!Array.isArray(entries))
     return [refused(programsKey, programsKey, value, 'must be a JSON list: [{"program": "rate-limit"}]')];
   return entries.map((entry: unknown, index) => {
-    const parsed = entrySchema.safeParse(entry);
+    const parsed = schema.safeParse(entry);
     if (!parsed.success) {
-      const reason = parsed.error.issues.map((issue) => issueText(issue, `[${index}]`)).join("; ");
+      const known = Object.keys(schema.shape);
+      const reason = parsed.error.issues.map((issue) => issueText(issue, `[${index}]`, known)).join("; ");
       return refused(programNameIn(entry), programsKey, value, reason);
     }
     const { program, params, ...rest } = parsed.data;
@@ -159,14 +170,14 @@ function programNameIn(entry: unknown): string {
   return named && typeof entry.program === "string" ? entry.program : programsKey;
 }
 
-function issueText(issue: z.core.$ZodIssue, entry: string): string {
+function issueText(issue: z.core.$ZodIssue, entry: string, known: string[]): string {
   if (issue.code !== "unrecognized_keys") {
     const field = issue.path.map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`)).join("");
     return `${entry}${field} ${issue.message}`;
   }
   const [key = ""] = issue.keys;
   if (key === "at") return `${entry}.at is not for a pod to say: where a program stands, the node decides`;
-  return `${entry} has an unknown field ${quote(key)}${didYouMean(key, entryFields) || ":"} there are ${entryFields.join(", ")}`;
+  return `${entry} has an unknown field ${quote(key)}${didYouMean(key, known) || ":"} there are ${known.join(", ")}`;
 }
 
 // ---- <program>.remora.io/<parameter> ---------------------------------------------------------------------------

@@ -112,6 +112,23 @@ test("the manifest's place and the program's directions hold where nobody says o
   assert.equal(choose(programs("egress-only")).selected[0]?.directions, ["egress"]);
 });
 
+test("where a program stands: the administrator says it, of a pod's words nothing is taken", () => {
+  const asked = programs('[{"program":"count","at":"host"},{"program":"wall","at":"pod"}]');
+  const { selected } = choose(asked, { trusted: true });
+  assert.equal(
+    selected.map(({ program, at, nodeWide }) => [program.name, at, nodeWide]),
+    [
+      ["count", "host", false],
+      ["wall", "pod", false],
+    ],
+  );
+  for (const [entry, words] of [
+    ['{"program":"count","at":"node"}', '[0].at must be "pod" or "host"'],
+    ['{"program":"count","att":"host"}', "there are program, priority, params, directions, at"],
+  ] as const)
+    refused(() => choose(programs(`[${entry}]`), { trusted: true }), code.badAnnotation, words);
+});
+
 test("a program may stand in the chain twice with different parameters", () => {
   const { selected } = choose(
     programs('[{"program":"limit","params":{"rate":"1Mbit"}},{"program":"limit","params":{"rate":"2Mbit"}}]'),

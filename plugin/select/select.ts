@@ -34,8 +34,10 @@ export interface SelectInput {
   catalog: Pick<Catalog, "get">;
   /** What the pod's interface was given, asked for where a parameter is filled from it. Undefined: there is no interface, and such parameters keep their defaults. */
   assigned?: (() => Assigned) | undefined;
-  /** The annotations are the words of the node's administrator, who may set every parameter. */
+  /** The annotations are the words of the node's administrator, who may set every parameter, and say where a program stands. */
   trusted?: boolean;
+  /** All that is asked for runs already: whether it may was decided when it was attached. */
+  running?: boolean;
 }
 
 /**
@@ -47,18 +49,19 @@ export function select(input: SelectInput): {
   selected: Selected[];
   missing: Missing[];
 } {
-  const { config, annotations, pod, catalog } = input;
+  const { config, annotations, pod, catalog, trusted } = input;
   const namespace = pod?.namespace ?? "";
   const selected: Selected[] = [];
   const missing: Missing[] = [];
-  for (const asked of [...nodeWideWishes(config.chain), ...readAnnotations(annotations)]) {
+  for (const asked of [...nodeWideWishes(config.chain), ...readAnnotations(annotations, { trusted })]) {
     let policy = config.failurePolicy;
     try {
       if ("error" in asked) throw asked.error;
       if (!asked.nodeWide) requireAllowed(asked, deniedByNode(config.allow, namespace, asked.program));
       const program = findProgram(catalog, asked);
       policy = program.failurePolicy ?? policy;
-      requireAllowed(asked, asked.nodeWide ? deniedNodeWide(program) : deniedByManifest(program, namespace));
+      if (!input.running)
+        requireAllowed(asked, asked.nodeWide ? deniedNodeWide(program) : deniedByManifest(program, namespace));
       selected.push(check(asked, program, input));
     } catch (error) {
       if (!(error instanceof RemoraError)) throw error;
