@@ -14,6 +14,7 @@
 #include "inspect.h"
 #include "maps.h"
 #include "netns.h"
+#include "open.h"
 #include "peer.h"
 #include "pins.h"
 #include "stage.h"
@@ -522,6 +523,7 @@ void offer(Object &exports, const char *name) {
 }
 
 Object Init(Env, Object exports) {
+  captureLog();  // before libbpf has anything to say: it would say it on stderr
   offer<InspectObject>(exports, "inspectObject");
   offer<LoadStage>(exports, "loadStage");
   offer<CreateMap>(exports, "createMap");

@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "netns.h"
-#include "open.h"
 
 namespace remora {
 namespace {
@@ -181,16 +180,9 @@ Result<MadeFilter> attach(const HookPlace &place, int program) {
   return failed(EBUSY, "no priority of the hook is free");
 }
 
-// Runs `work` where the device is.
-template <typename T>
-Result<T> there(const HookPlace &place, const std::function<Result<T>()> &work) {
-  captureLog();  // libbpf tells what the kernel says against a request, also where it is the answer to a question
-  return visit(place.netns, work);
-}
-
 // Makes sure the filter runs the program it should, then does `change`.
 int withFilter(const HookPlace &place, const FilterFacts &filter, const std::function<int()> &change) {
-  auto done = there<int>(place, [&]() -> Result<int> {
+  auto done = visit<int>(place.netns, [&]() -> Result<int> {
     auto found = query(place, filter.priority, filter.handle);
     if (!found) return found.failure();
     if (*found != filter.programId) return failed(ENOENT);
@@ -202,7 +194,7 @@ int withFilter(const HookPlace &place, const FilterFacts &filter, const std::fun
 }  // namespace
 
 Result<bool> hasQdisc(const HookPlace &place) {
-  return there<bool>(place, [&]() -> Result<bool> {
+  return visit<bool>(place.netns, [&]() -> Result<bool> {
     // A list for a device that is not there is empty, as for one that has none.
     if (auto name = nameOfDevice(place.ifindex); !name) return name.failure();
     return findQdisc(place, nullptr);
@@ -210,7 +202,7 @@ Result<bool> hasQdisc(const HookPlace &place) {
 }
 
 Result<std::vector<FilterFacts>> listFilters(const HookPlace &place) {
-  return there<Listed>(place, [&]() -> Result<Listed> {
+  return visit<Listed>(place.netns, [&]() -> Result<Listed> {
     if (auto name = nameOfDevice(place.ifindex); !name) return name.failure();
     auto filters = listAll(place);
     if (filters) std::erase_if(*filters, [](auto &one) { return one.handle == 0; });
@@ -220,7 +212,7 @@ Result<std::vector<FilterFacts>> listFilters(const HookPlace &place) {
 
 Result<std::optional<FilterFacts>> findFilter(const HookPlace &place, uint32_t priority, uint32_t handle) {
   using Found = std::optional<FilterFacts>;
-  return there<Found>(place, [&]() -> Result<Found> {
+  return visit<Found>(place.netns, [&]() -> Result<Found> {
     if (auto name = nameOfDevice(place.ifindex); !name) return name.failure();
     auto program = query(place, priority, handle);
     if (program) return Found{{priority, handle, *program}};
@@ -230,7 +222,7 @@ Result<std::optional<FilterFacts>> findFilter(const HookPlace &place, uint32_t p
 }
 
 Result<MadeFilter> attachFilter(const HookPlace &place, int program) {
-  return there<MadeFilter>(place, [&] { return attach(place, program); });
+  return visit<MadeFilter>(place.netns, [&] { return attach(place, program); });
 }
 
 int replaceFilter(const HookPlace &place, const FilterFacts &filter, int program) {
@@ -247,7 +239,7 @@ int detachFilter(const HookPlace &place, const FilterFacts &filter) {
 }
 
 Result<bool> removeQdisc(const HookPlace &place) {
-  return there<bool>(place, [&]() -> Result<bool> {
+  return visit<bool>(place.netns, [&]() -> Result<bool> {
     for (bool ingress : {true, false}) {
       auto filters = listAll({place.netns, place.ifindex, ingress});
       if (!filters && filters.failure().error == EMSGSIZE) return false;  // there is one at least

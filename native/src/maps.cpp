@@ -15,11 +15,12 @@ bool perCpu(uint32_t type) {
          type == BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE;
 }
 
-// Of maps that hold programs or maps, user space reads ids.
-size_t valueBytes(const bpf_map_info &info) {
-  if (!perCpu(info.type)) return info.value_size;
+// What the kernel copies of a value. Of maps that hold programs or maps, user space reads ids.
+Result<size_t> valueBytes(const bpf_map_info &info) {
+  if (!perCpu(info.type)) return size_t{info.value_size};
   int cpus = libbpf_num_possible_cpus();
-  return cpus < 0 ? 0 : ((info.value_size + 7ul) & ~7ul) * static_cast<size_t>(cpus);
+  if (cpus < 0) return failedDoing("how many CPUs there can be (/sys/devices/system/cpu/possible)", -cpus);
+  return ((info.value_size + 7ul) & ~7ul) * static_cast<size_t>(cpus);
 }
 
 std::string sizes(const char *what, size_t given, size_t wanted) {
@@ -65,7 +66,9 @@ Result<bool> updateMap(int map, const Blob &key, const Blob &value) {
   auto info = describe(map);
   if (!info) return info.failure();
   if (key.size() != info->key_size) return failed(EINVAL, sizes("the key", key.size(), info->key_size));
-  if (value.size() != valueBytes(*info)) return failed(EINVAL, sizes("the value", value.size(), valueBytes(*info)));
+  auto bytes = valueBytes(*info);
+  if (!bytes) return bytes.failure();
+  if (value.size() != *bytes) return failed(EINVAL, sizes("the value", value.size(), *bytes));
   if (bpf_map_update_elem(map, key.data(), value.data(), BPF_ANY)) return failedErrno();
   return true;
 }
@@ -82,7 +85,9 @@ Result<std::optional<Blob>> lookUpMap(int map, const Blob &key) {
   auto info = describe(map);
   if (!info) return info.failure();
   if (key.size() != info->key_size) return failed(EINVAL, sizes("the key", key.size(), info->key_size));
-  Blob value(valueBytes(*info));
+  auto bytes = valueBytes(*info);
+  if (!bytes) return bytes.failure();
+  Blob value(*bytes);
   if (bpf_map_lookup_elem(map, key.data(), value.data()) == 0) return std::optional<Blob>(std::move(value));
   if (errno == ENOENT) return std::optional<Blob>();
   return failedErrno();
@@ -91,10 +96,12 @@ Result<std::optional<Blob>> lookUpMap(int map, const Blob &key) {
 Result<Entries> mapEntries(int map, uint32_t limit) {
   auto info = describe(map);
   if (!info) return info.failure();
+  auto bytes = valueBytes(*info);
+  if (!bytes) return bytes.failure();
   Entries entries{{}, false};
   // A key that is deleted under the walk sends it back to the start: so keys already seen are known, and steps counted.
   std::set<Blob> seen;
-  Blob key(info->key_size), next(info->key_size), value(valueBytes(*info));
+  Blob key(info->key_size), next(info->key_size), value(*bytes);
   bool first = true;
   for (uint64_t steps = 0; steps < 2ull * info->max_entries + 2; steps++) {
     if (bpf_map_get_next_key(map, first ? nullptr : key.data(), next.data())) {

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A process that has hardly a descriptor left: what cannot be looked at is an error, and never taken for gone. (DEL, gc and
+ * A process that lacks something: descriptors, /sys. What cannot be looked at is an error, and never taken for gone. (DEL, gc and
  * a change remove what they take for gone, and packets that still meet it would be dropped.)
  */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { scratch } from "../e2e/lib/scratch.ts";
 import { kernel } from "./chain.ts";
 
+const native = JSON.stringify(join(import.meta.dirname, "../plugin/kernel/native.ts"));
+
 /** What each operation comes to in a process that has `left` descriptors left when it begins: its value, or its errno. */
 function withDescriptors(left: number, operations: [name: string, ...args: unknown[]][]): unknown[] {
   const script = `
     import { closeSync, openSync } from "node:fs";
-    import { createNativeKernel } from ${JSON.stringify(join(import.meta.dirname, "../plugin/kernel/native.ts"))};
+    import { createNativeKernel } from ${native};
     const kernel = createNativeKernel();
     const outcome = ([name, ...args]) => {
       const open = [];
@@ -65,6 +67,28 @@ test("a namespace or device that cannot be looked at for want of a descriptor is
     "with enough of them they succeed",
   );
   assert.equal(filters, []);
+});
+
+test("without /sys, values of each CPU are not read for a reason that is told, and libbpf says nothing by itself", () => {
+  const script = `
+    import { createNativeKernel } from ${native};
+    const kernel = createNativeKernel();
+    const map = kernel.createMap({ type: "percpu_array", name: "x", keySize: 4, valueSize: 8, maxEntries: 1 });
+    for (const read of [() => kernel.lookupMap(map, Buffer.alloc(4)), () => kernel.mapEntries(map, 1)])
+      try {
+        read();
+      } catch (error) {
+        console.log(error.code, error.message);
+      }
+  `;
+  const without = ["--mount", "sh", "-c", 'umount -l /sys && exec "$@"', "sh"];
+  const node = [process.execPath, "--input-type=module", "--eval", script];
+  const { stdout, stderr } = spawnSync("unshare", [...without, ...node], { encoding: "utf8" });
+  assert.is(stderr, "");
+  const lines = stdout.trimEnd().split("\n");
+  assert.is(lines.length, 2);
+  for (const line of lines)
+    assert.match(line, /^ENOENT .*(?:was|were) not read: .*cpu\/possible.*: No such file/);
 });
 
 test.run();
