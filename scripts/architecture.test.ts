@@ -35,7 +35,7 @@ function code(path: string): string {
 const layers: Record<string, string[]> = {
   main: ["cli", "verbs", "log", "cni", "kernel"],
   log: [],
-  cli: ["select", "catalog", "chain", "values", "trace", "flows", "kernel"],
+  cli: ["cni", "select", "catalog", "chain", "values", "trace", "flows", "kernel"],
   verbs: ["cni", "log", "select", "catalog", "chain", "kernel"],
   select: ["catalog", "mapping", "kernel"],
   catalog: ["mapping", "kernel"],

@@ -26,8 +26,10 @@ test=(
   containerd=containerd runc=runc # those of other suites, and podman, are not installed: see e2e/clients/clients.ts
   containernetworking-plugins
   iptables=iptables               # the portmap and firewall plugins call it
-  tshark=tshark nfdump=nfdump libfixbuf-tools=ipfixDump # collectors that read IPFIX back
+  tshark=tshark libfixbuf-tools=ipfixDump # collectors that read IPFIX back
 )
+# Not installed but unpacked, into .cache: on a machine with systemd the package would start a collector and enable it.
+unpacked=(nfdump=nfcapd)
 kernels=(
   "${test[@]}"
   qemu-system-x86 e2fsprogs zstd # virtual machines, their disks, the modules of some kernels
@@ -86,6 +88,24 @@ install_packages() {
   apt install --no-install-recommends --no-remove "${missing[@]}"
 }
 
+# Their commands are in .cache/PACKAGE/usr/bin; they need no more than what every Debian has.
+unpack_packages() {
+  local entry package command work
+  for entry in "$@"; do
+    package=${entry%%=*}
+    command=${entry#*=}
+    if [[ -e .cache/$package/usr/bin/$command ]] || command -v "$command" >/dev/null; then continue; fi
+    command -v apt-get >/dev/null || fail "this machine lacks $package (Debian's name) and has no apt-get: install it by hand"
+    echo "setup: unpacks $package"
+    if ((EUID == 0)); then apt update; fi
+    work=.cache/$package.new
+    rm -rf "$work" ".cache/$package"
+    mkdir "$work"
+    (cd "$work" && apt download "$package" && dpkg-deb -x ./*.deb . && rm ./*.deb)
+    mv "$work" ".cache/$package"
+  done
+}
+
 install_modules() {
   local output
   if [[ node_modules/.package-lock.json -nt package-lock.json ]]; then return; fi
@@ -117,6 +137,7 @@ if command -v dpkg-query >/dev/null; then
   if [[ $part == test ]] && ! compgen -G "$(clang -print-resource-dir)/lib/*/libclang_rt.fuzzer*" >/dev/null; then
     install_packages "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
   fi
+  if [[ $part == test ]]; then unpack_packages "${unpacked[@]}"; fi
 else
   echo "setup: no Debian machine; see scripts/setup.sh for what is needed" >&2
 fi

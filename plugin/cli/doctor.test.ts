@@ -161,4 +161,22 @@ One thing is missing; until then pods cannot have chains.
   assert.match(renderChecks([{ check: "BPF", state: "ok", found: "" }], page), "Pods of this node can have chains.\n");
 });
 
+test("the node's chain: what cannot be selected fails every pod; what may be missing is a note", async () => {
+  const look = async (entry: object) => {
+    const plugins = [{ type: "ptp" }, { type: "remora", programDirs: ["/nowhere/programs"], ...entry }];
+    const files = { ...healthy, "/etc/cni/net.d/10-pods.conflist": JSON.stringify({ name: "pods", plugins }) };
+    const { status, stdout } = await doctor(["--json"], files);
+    const checks = linesOf(stdout).filter(({ check }) => check === "node's chain");
+    return { status, states: checks.map(({ state }) => state), words: JSON.stringify(checks) };
+  };
+  const chain = [{ program: "count" }];
+  assert.equal((await look({})).states, []);
+  const closed = await look({ chain });
+  assert.equal([closed.status, closed.states], [1, ["missing"]]);
+  assert.match(closed.words, /chain\[0\] of the node's configuration: this node has no program/);
+  const open = await look({ chain, failurePolicy: "open" });
+  assert.equal(open.states, ["ok", "note"]);
+  assert.match(open.words, "no program, on every pod");
+});
+
 test.run();

@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { machine } from "node:os";
 import { join, resolve } from "node:path";
 import type { KernelPort } from "../kernel/port.ts";
+import { checkChain } from "./checks/chain.ts";
 import { type Check, reasonOf } from "./checks/check.ts";
 import { checkKernel } from "./checks/kernel.ts";
 import { checkLists } from "./checks/lists.ts";
@@ -32,7 +33,8 @@ export const command: Command = {
 Tries what an ADD needs and looks at what stands on this node: the kernel and its BPF, capabilities,
 bpffs, the program directories, the CNI configuration and the executable. What is "missing" makes
 the ADD of a pod fail, and the exit status 1; a "note" is worth knowing. Each comes with its remedy.
-The program directories and the bpffs are those of the configuration where it lists remora.
+The program directories and the bpffs are those of the configuration where it lists remora; that
+entry is read, and the node's chain selected, as an ADD does.
 
 To try TCX, or clsact where the kernel has no TCX, a program that does nothing is attached to lo of
 this network namespace for a moment.
@@ -66,7 +68,7 @@ interface Places {
 async function examine(tools: Tools, places: Places): Promise<Check[]> {
   const text = (path: string) => readText(join(tools.root, path));
   const release = text("/proc/sys/kernel/osrelease");
-  const { checks: configuration, entry } = checkConfiguration(tools.root, places.configuration);
+  const { checks: configuration, entry, config } = checkConfiguration(tools.root, places.configuration);
   const memlock = checkMemlock(release, text("/proc/self/limits"));
   const bpffs = places.bpffs ?? entry?.bpffs ?? places.defaultBpffs;
   return [
@@ -80,6 +82,7 @@ async function examine(tools: Tools, places: Places): Promise<Check[]> {
       checkBpffs(bpffs, (path) => kernel.isBpffs(path)),
       ...checkLists(kernel, bpffs),
       ...(await checkPrograms(places.programDirs ?? entry?.programDirs ?? [defaultProgramDir], kernel)),
+      ...(config === undefined ? [] : await checkChain(config, kernel)),
       ...checkOrder(kernel, places.bpffs ?? entry?.bpffs ?? places.defaultBpffs),
     ])),
     ...configuration,

@@ -41,6 +41,21 @@ test("a symbolic link stays one", () => {
   assert.is(readFileSync(path, "utf8"), "mmm");
 });
 
+test("a link that somebody has put where the unfinished file goes is not followed, and what a killed one left is no obstacle", () => {
+  using world = scratch();
+  const [path, victim] = [join(world.dir, "flows.ipfix"), join(world.dir, "victim")];
+  writeFileSync(victim, "precious");
+  symlinkSync(victim, `${path}.${process.pid}.part`);
+  {
+    using file = openIpfixFile(path);
+    file.append([text(3)]);
+  }
+  assert.is(readFileSync(victim, "utf8"), "precious");
+  assert.is(readFileSync(path, "utf8"), "mmm");
+  assert.not(lstatSync(path).isSymbolicLink());
+  assert.equal(readdirSync(world.dir).sort(), ["flows.ipfix", "victim"]);
+});
+
 test("a disk that is full leaves whole messages", () => {
   using world = scratch();
   const disk = join(world.dir, "disk");

@@ -5,7 +5,17 @@
  * as it is.
  */
 
-import { closeSync, ftruncateSync, openSync, realpathSync, renameSync, statSync, unlinkSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
 import { code, RemoraError } from "../errors.ts";
 
 export interface IpfixFile extends Disposable {
@@ -17,7 +27,7 @@ export interface IpfixFile extends Disposable {
 export function openIpfixFile(path: string): IpfixFile {
   const target = attempt(path, () => targetOf(path));
   const unfinished = target.regular ? `${target.path}.${process.pid}.part` : undefined;
-  const fd = attempt(path, () => openSync(unfinished ?? target.path, "w", 0o600));
+  const fd = attempt(path, () => (unfinished ? openNew(unfinished) : openSync(target.path, "w", 0o600)));
   let hidden = unfinished;
   let length = 0;
   return {
@@ -42,6 +52,12 @@ export function openIpfixFile(path: string): IpfixFile {
       if (hidden !== undefined) unlinkSync(hidden);
     },
   };
+}
+
+/** A file of this name that is nobody else's: the name can be guessed, and the folder may be everybody's. */
+function openNew(path: string): number {
+  rmSync(path, { force: true });
+  return openSync(path, "wx", 0o600);
 }
 
 /** Where a path leads, past symbolic links, and whether a file is there or may be made there. */

@@ -59,6 +59,15 @@ test("a list without remora is a note with what to add", () => {
   assert.is(entry, undefined);
 });
 
+test("an entry that an ADD would refuse is missing, with the ADD's words", () => {
+  const { checks, entry, config } = configuration({
+    [`${folder}/10-pods.conflist`]: conflist({ type: "ptp" }, { ...remora, chian: [], bpffs: "/b" }),
+  });
+  assert.is(checks[0]?.state, "missing");
+  assert.match(checks[0]?.found ?? "", /^\/etc\/cni\/net\.d\/10-pods\.conflist: unknown field "chian"; known are/);
+  assert.equal([entry?.bpffs, config], ["/b", undefined]);
+});
+
 test("a single plugin has to become a list", () => {
   const { checks } = configuration({ [`${folder}/10-pods.conf`]: JSON.stringify({ type: "ptp" }) });
   assert.match(checks[0]?.remedy ?? "", "make it a .conflist");

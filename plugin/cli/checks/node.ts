@@ -3,9 +3,12 @@
 
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { readConfig } from "../../cni/schema.ts";
+import { RemoraError } from "../../errors.ts";
+import type { NodeConfig } from "../../model.ts";
 import { type Check, reasonOf } from "./check.ts";
 
-/** Remora's entry as it stands in the file that the runtime takes. Only what `doctor` looks at; an ADD checks the rest. */
+/** Remora's entry as it stands in the file that the runtime takes: what says where to look, also where the rest is wrong. */
 export interface NodeEntry {
   file: string;
   programDirs?: string[];
@@ -18,11 +21,12 @@ const configurationNames = /\.(conf|conflist|json)$/;
 const annotationsCapability = "io.kubernetes.cri.pod-annotations";
 
 /**
- * The lexically first valid file of the CNI folder is the one that the runtime takes; Remora has to stand in it.
+ * The lexically first valid file of the CNI folder is the one that the runtime takes; Remora has to stand in it, with an
+ * entry that an ADD takes.
  *
  * @param root the folder that stands for `/`; messages speak of the path without it.
  */
-export function checkConfiguration(root: string, folder: string): { checks: Check[]; entry?: NodeEntry } {
+export function checkConfiguration(root: string, folder: string): Configured {
   const check = "CNI configuration";
   let names: string[];
   try {
@@ -36,8 +40,9 @@ export function checkConfiguration(root: string, folder: string): { checks: Chec
   for (const name of names) {
     const file = join(folder, name);
     try {
-      const plugins = pluginsOf(JSON.parse(readFileSync(join(root, file), "utf8")));
-      return withBroken(broken, entryOf(file, plugins, name.endsWith(".conflist")));
+      const configuration: unknown = JSON.parse(readFileSync(join(root, file), "utf8"));
+      const network = isFields(configuration) ? String(configuration.name ?? "") : "";
+      return withBroken(broken, entryOf(file, pluginsOf(configuration), network));
     } catch (error) {
       broken.push({
         check,
@@ -51,16 +56,23 @@ export function checkConfiguration(root: string, folder: string): { checks: Chec
   return { checks: [...broken, { check, state: "note", found, remedy }] };
 }
 
-function withBroken(broken: Check[], result: { checks: Check[]; entry?: NodeEntry }) {
+/** `config` is there where the entry is one that an ADD takes. */
+interface Configured {
+  checks: Check[];
+  entry?: NodeEntry;
+  config?: NodeConfig;
+}
+
+function withBroken(broken: Check[], result: Configured): Configured {
   return { ...result, checks: [...broken, ...result.checks] };
 }
 
-function entryOf(file: string, plugins: Fields[], list: boolean): { checks: Check[]; entry?: NodeEntry } {
+function entryOf(file: string, plugins: Fields[], network: string): Configured {
   const check = "CNI configuration";
   const at = plugins.findIndex(({ type }) => type === "remora");
   const own = plugins[at];
   if (own === undefined) {
-    const remedy = list
+    const remedy = file.endsWith(".conflist")
       ? `add {"type": "remora", "capabilities": {"${annotationsCapability}": true}} behind the primary plugin`
       : 'make it a .conflist: {"cniVersion", "name", "plugins": [...]}, with remora behind the primary plugin';
     return { checks: [{ check, state: "note", found: `${file} does not list remora`, remedy }] };
@@ -73,13 +85,21 @@ function entryOf(file: string, plugins: Fields[], list: boolean): { checks: Chec
     const remedy = "list it behind the plugin that makes the interface: an ADD without prevResult fails";
     return { entry, checks: [{ check, state: "missing", found: `${file} lists remora first`, remedy }] };
   }
+  let config: NodeConfig;
+  try {
+    config = readConfig(own, network);
+  } catch (error) {
+    if (!(error instanceof RemoraError)) throw error;
+    const remedy = "mend that entry; until then the ADD of every pod fails";
+    return { entry, checks: [{ check, state: "missing", found: `${file}: ${error.message}`, remedy }] };
+  }
   const capabilities = own.capabilities;
   if (!isFields(capabilities) || capabilities[annotationsCapability] !== true) {
     const found = `${file} lists remora, without the capability that brings pod annotations`;
     const remedy = `add "capabilities": {"${annotationsCapability}": true} to its entry`;
-    return { entry, checks: [{ check, state: "note", found, remedy }] };
+    return { entry, config, checks: [{ check, state: "note", found, remedy }] };
   }
-  return { entry, checks: [{ check, state: "ok", found: `${file} lists remora` }] };
+  return { entry, config, checks: [{ check, state: "ok", found: `${file} lists remora` }] };
 }
 
 /** The executable that the runtime calls. It matters once a configuration lists Remora: pods cannot start without it. */
