@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One program by itself, loaded as on a pod, with nothing attached: what the verifier says of it, and the maps it brings. */
 
-import { counterLayout, type KernelPort, type Stage, type StageRequest } from "../kernel/port.ts";
+import type { KernelPort, Stage, StageRequest } from "../kernel/port.ts";
+import { createChainMap, createCounters } from "./maps.ts";
 import type { Handles } from "./undo.ts";
 
 /**
@@ -14,18 +15,8 @@ export function loadAlone(
   request: Pick<StageRequest, "object" | "name" | "entries" | "proceedOn">,
   handles: Handles,
 ): Stage {
-  const chain = handles.own(
-    kernel.createMap({ type: "prog_array", name: "remora_scratch", keySize: 4, valueSize: 4, maxEntries: 1 }),
-  );
-  const counters = handles.own(
-    kernel.createMap({
-      type: "percpu_array",
-      name: "remora_counters",
-      keySize: 4,
-      valueSize: counterLayout.words * 8,
-      maxEntries: 1,
-    }),
-  );
+  const chain = createChainMap(kernel, "scratch", 1, handles);
+  const counters = createCounters(kernel, 1, handles);
   const place = { position: 0, length: 1, failurePolicy: "closed", countHead: true } as const;
   const stage = kernel.loadStage({ ...request, ...place, reuse: [], chain, counters });
   handles.own(stage.program);

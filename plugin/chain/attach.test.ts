@@ -7,7 +7,7 @@ import { KernelError } from "../kernel/port.ts";
 import { attach } from "./attach.ts";
 import { check } from "./check.ts";
 import { detach } from "./detach.ts";
-import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
+import { bpffs, caught, id, input, machine, netns, select } from "./fixture.ts";
 import { EntryFailed } from "./generation.ts";
 import { claim } from "./lock.ts";
 import { pinsOf } from "./pins.ts";
@@ -35,15 +35,6 @@ function richPlan(kernel: FakeKernel, change: Partial<PlanInput> = {}): ChainPla
     }),
   ];
   return plan(input(kernel, selected, change));
-}
-
-function caught(act: () => void): unknown {
-  try {
-    act();
-  } catch (error) {
-    return error;
-  }
-  return undefined;
 }
 
 test("stages behind a program that wants to know how packets end get its map, in its own place", () => {

@@ -10,7 +10,7 @@ import { check } from "./check.ts";
 import { collect } from "./collect.ts";
 import { detach } from "./detach.ts";
 import { asRemoraError } from "./explain.ts";
-import { bpffs, id, input, machine as modern, netns, select } from "./fixture.ts";
+import { bpffs, caught, id, input, machine as modern, netns, select } from "./fixture.ts";
 import { chooseHook } from "./hook.ts";
 import { pinsOf } from "./pins.ts";
 import { type ChainPlan, plan } from "./plan.ts";
@@ -95,14 +95,6 @@ function watched(kernel: FakeKernel, act: () => void): void {
   }
 }
 
-function caught(act: () => void): unknown {
-  try {
-    act();
-  } catch (error) {
-    return error;
-  }
-  return undefined;
-}
 const differs = (error: unknown, words: RegExp): void => {
   assert.is((error as RemoraError | undefined)?.code, code.attachmentDiffers, String(error));
   assert.match((error as Error).message, words);

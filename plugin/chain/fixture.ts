@@ -80,6 +80,16 @@ export function input(kernel: FakeKernel, selected: Selected[], change: Partial<
   };
 }
 
+/** What was thrown; undefined where nothing was. */
+export function caught(act: () => void): unknown {
+  try {
+    act();
+  } catch (error) {
+    return error;
+  }
+  return undefined;
+}
+
 /** Without leaving a trace among the kernel's operations. */
 function quietly<T>(kernel: FakeKernel, look: () => T): T {
   const found = look();

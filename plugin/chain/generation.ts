@@ -6,10 +6,11 @@
 
 import { code, RemoraError } from "../errors.ts";
 import type { KernelPort, Stage, StageRequest } from "../kernel/port.ts";
-import { counterLayout, type Direction, type Fd, KernelError } from "../kernel/port.ts";
+import { type Direction, type Fd, KernelError } from "../kernel/port.ts";
 import type { CatalogProgram, Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { baseLength } from "./counters.ts";
+import { createChainMap, createCounters } from "./maps.ts";
 import { blameNodeMaps, nodeMapsOf, openNodeMaps, pinNodeMaps } from "./node-maps.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
@@ -62,24 +63,8 @@ export function loadGeneration(
   const generation: Generation = {};
   for (const place of plannedPlaces(plan)) {
     const stages = plan.stages[place];
-    const chain = handles.own(
-      kernel.createMap({
-        type: "prog_array",
-        name: `remora_${place}`,
-        keySize: 4,
-        valueSize: 4,
-        maxEntries: stages.length,
-      }),
-    );
-    const counters = handles.own(
-      kernel.createMap({
-        type: "percpu_array",
-        name: "remora_counters",
-        keySize: 4,
-        valueSize: counterLayout.words * 8,
-        maxEntries: stages.length,
-      }),
-    );
+    const chain = createChainMap(kernel, place, stages.length, handles);
+    const counters = createCounters(kernel, stages.length, handles);
     const loaded: LoadedChain = {
       chain,
       chainId: kernel.mapInfo(chain).id,

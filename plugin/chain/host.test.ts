@@ -11,7 +11,7 @@ import { changesBetween } from "./changes.ts";
 import { check } from "./check.ts";
 import { collect } from "./collect.ts";
 import { detach } from "./detach.ts";
-import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
+import { bpffs, caught, id, input, machine, netns, select } from "./fixture.ts";
 import { pinsOf } from "./pins.ts";
 import { type ChainPlan, plan } from "./plan.ts";
 import { type AttachmentRecord, readRecord } from "./record.ts";
@@ -55,15 +55,6 @@ const states: Record<string, string[]> = {
   "a b@host wall@host": ["a b wall", "a", "b wall"],
   "a wall": ["a wall", "a wall", ""],
 };
-
-function caught(act: () => void): unknown {
-  try {
-    act();
-  } catch (error) {
-    return error;
-  }
-  return undefined;
-}
 
 for (const [what, old, next] of changes) {
   const begin = (): FakeKernel => {

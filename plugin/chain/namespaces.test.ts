@@ -12,7 +12,7 @@ import { attach } from "./attach.ts";
 import { change } from "./change.ts";
 import { check } from "./check.ts";
 import { collect } from "./collect.ts";
-import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
+import { bpffs, caught, id, input, machine, netns, select } from "./fixture.ts";
 import { pinsOf } from "./pins.ts";
 import { type ChainPlan, plan } from "./plan.ts";
 import { readRecord } from "./record.ts";
@@ -73,9 +73,7 @@ for (const hook of ["tcx", "clsact"] as const) {
     kernel.restart();
     assert.ok(kernel.files().includes(pins.nextRecord));
     kernel.renewNamespace(netns);
-    try {
-      settle(kernel, pins);
-    } catch {}
+    caught(() => settle(kernel, pins));
     assert.is(attached(kernel), 0);
   });
 }

@@ -7,7 +7,7 @@ import { attach } from "./attach.ts";
 import { check } from "./check.ts";
 import { collect } from "./collect.ts";
 import { detach } from "./detach.ts";
-import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
+import { bpffs, caught, id, input, machine, netns, select } from "./fixture.ts";
 import { EntryFailed } from "./generation.ts";
 import { pinsOf } from "./pins.ts";
 import { type ChainPlan, type PlanInput, plan } from "./plan.ts";
@@ -79,15 +79,6 @@ function state(kernel: FakeKernel): "old" | "new" {
   const other = kernel.files().filter((path) => /\/g\d+$/.test(path));
   assert.equal(other, [pins.generation(record?.generation ?? 0)]);
   return is;
-}
-
-function caught(act: () => void): unknown {
-  try {
-    act();
-  } catch (error) {
-    return error;
-  }
-  return undefined;
 }
 
 function operationsOf(act: (kernel: FakeKernel) => void): number {

@@ -15,6 +15,7 @@ import { u32 } from "./bytes.ts";
 import { endingMapsOf } from "./generation.ts";
 import { type Hook, hooks } from "./hook.ts";
 import { busy, Lock, lock, lockDeadlines } from "./lock.ts";
+import { createChainMap } from "./maps.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, directionAt } from "./places.ts";
 import { type AttachmentRecord, type RecordedChain, type RecordedStage, readRecord } from "./record.ts";
@@ -160,15 +161,7 @@ function loadChain(
   kept: Handles,
 ): Fd {
   using handles = new Handles(kernel);
-  const chain = handles.own(
-    kernel.createMap({
-      type: "prog_array",
-      name: `remora_${place}`,
-      keySize: 4,
-      valueSize: 4,
-      maxEntries: stages.length,
-    }),
-  );
+  const chain = createChainMap(kernel, place, stages.length, handles);
   const counters = handles.own(kernel.openPin(pins.direction(record.generation, place).counters).fd);
   let head: Fd | undefined;
   // The last position first: each finds the slot that it calls filled.
