@@ -211,6 +211,10 @@ test("a bpffs is told from other file systems, by the nearest parent that exists
   assert.is(kernel.isBpffs(root), true);
   assert.is(kernel.isBpffs(join(root, "not/yet/there")), true);
   assert.is(kernel.isBpffs(join(world.dir, "not/yet/there")), false);
+  assert.throws(
+    () => kernel.isBpffs(join(root, "remora.d/pins")),
+    /remora\.d\/pins was not read: .*bpffs takes no dots in names/,
+  );
 });
 
 test("an interface's addresses of both families, labelled ones too, and no other's", () => {

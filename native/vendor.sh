@@ -7,6 +7,10 @@
 # own apt uses, and checked by the digests below. (Debian's own libelf.a is not position independent, so it cannot be
 # linked into an addon.) A second run does nothing. `LIBBPF_SRC=/path/to/libbpf` takes libbpf from a tree instead.
 #
+#   bash native/vendor.sh [TRIPLET]
+#
+# With a triplet of GNU's (aarch64-linux-gnu) its cross compiler builds them, into native/build/TRIPLET/vendor.
+#
 # Needs: bash, apt-get, debian-archive-keyring, make, gcc, g++, tar, bzip2, gzip.
 set -euo pipefail
 
@@ -19,16 +23,18 @@ sources=(
 )
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-build=$here/build
+triplet=${1:-}
+build=$here/build${triplet:+/$triplet}
 final=$build/vendor
 prefix=$build/vendor.new # takes the final name when it is whole
 work=$build/vendor-work
+download=$here/build/vendor-work/download # the sources are everybody's
 
 say() { printf 'vendor: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 mkdir -p "$build"
-exec 9>"$build/vendor.lock"
+exec 9>"$here/build/vendor.lock"
 flock 9
 
 stamp=$(sha256sum "${BASH_SOURCE[0]}" | cut -d' ' -f1)" ${LIBBPF_SRC:-}"
@@ -51,10 +57,10 @@ mirror() {
 
 checked() { [[ -f $1 ]] && [[ $(sha256sum "$1" | cut -d' ' -f1) == "$2" ]]; }
 
-# Downloads what is not there yet: fetch PACKAGE... (in native/build/vendor-work/download)
+# Downloads what is not there yet: fetch PACKAGE... (in $download)
 fetch() {
   local uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg apt=$work/apt
-  uri=$(mirror) || die "no Debian mirror in apt's sources: set DEBIAN_MIRROR, or put ${missing[*]} into $work/download"
+  uri=$(mirror) || die "no Debian mirror in apt's sources: set DEBIAN_MIRROR, or put ${missing[*]} into $download"
   [[ -f $keyring ]] || die "no $keyring: install debian-archive-keyring"
   mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
   echo "deb-src [signed-by=$keyring] $uri $suite main" >"$apt/sources.list"
@@ -63,10 +69,10 @@ fetch() {
     -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Retries=3 -q
   )
   say "fetching $* ($suite)"
-  (cd "$work/download" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$@") \
+  (cd "$download" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$@") \
     >"$work/fetch.log" 2>&1 || {
     tail -n 5 "$work/fetch.log" >&2
-    die "could not fetch $*. Put ${missing[*]} into $work/download by hand (LIBBPF_SRC=DIR names a libbpf tree instead)"
+    die "could not fetch $*. Put ${missing[*]} into $download by hand (LIBBPF_SRC=DIR names a libbpf tree instead)"
   }
 }
 
@@ -78,12 +84,12 @@ step() {
   "$@" >"$work/$name.log" 2>&1 || { tail -n 30 "$work/$name.log" >&2; die "$name failed (whole log: $work/$name.log)"; }
 }
 
-mkdir -p "$work/download"
+mkdir -p "$work" "$download"
 wanted=() missing=()
 for source in "${sources[@]}"; do
   read -r package file digest <<<"$source"
   [[ $package == libbpf && -n ${LIBBPF_SRC:-} ]] && continue
-  checked "$work/download/$file" "$digest" || { wanted+=("$package"); missing+=("$file"); }
+  checked "$download/$file" "$digest" || { wanted+=("$package"); missing+=("$file"); }
 done
 if ((${#wanted[@]})); then fetch "${wanted[@]}"; fi
 
@@ -96,13 +102,14 @@ for source in "${sources[@]}"; do
     cp -r "$LIBBPF_SRC/." "$work/src/libbpf/"
     continue
   fi
-  checked "$work/download/$file" "$digest" || die "$file is not the one that is pinned (sha256 $digest)"
-  tar -xf "$work/download/$file" -C "$work/src/$package" --strip-components=1
+  checked "$download/$file" "$digest" || die "$file is not the one that is pinned (sha256 $digest)"
+  tar -xf "$download/$file" -C "$work/src/$package" --strip-components=1
 done
 
 jobs=$(nproc)
 export CFLAGS="-O2 -g0 -fPIC -ffunction-sections -fdata-sections"
 unset MAKEFLAGS MAKELEVEL
+if [[ -n $triplet ]]; then export CC=$triplet-gcc AR=$triplet-ar RANLIB=$triplet-ranlib; fi
 
 build_zlib() {
   cd "$work/src/zlib" && ./configure --static --prefix="$prefix" &&
@@ -112,7 +119,7 @@ build_zlib() {
 # Only lib/ and libelf/ of elfutils; of the compressors only zlib.
 build_libelf() {
   cd "$work/src/elfutils" &&
-    CPPFLAGS="-I$prefix/include" LDFLAGS="-L$prefix/lib" ./configure --disable-nls --disable-debuginfod \
+    CPPFLAGS="-I$prefix/include" LDFLAGS="-L$prefix/lib" ./configure ${triplet:+--host="$triplet"} --disable-nls --disable-debuginfod \
       --disable-libdebuginfod --disable-demangler --disable-symbol-versioning \
       --without-bzlib --without-lzma --without-zstd &&
     make -j"$jobs" -C lib && make -j"$jobs" -C libelf libelf.a &&

@@ -12,7 +12,7 @@ const generated = new Set(["node_modules", "dist", "build", ".git", ".cache"]);
 function walk(folder: string): string[] {
   return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
     const path = folder === "" ? entry.name : `${folder}/${entry.name}`;
-    if (entry.isDirectory()) return generated.has(entry.name) ? [] : walk(path);
+    if (entry.isDirectory()) return generated.has(entry.name) || /^dist-/.test(entry.name) ? [] : walk(path);
     return entry.isFile() ? [path] : [];
   });
 }

@@ -4,7 +4,7 @@
 # Puts in place what a part of the work needs and the machine lacks: Debian packages, then the npm packages of the
 # lock file. Silent and quick where nothing is missing, so that every npm script can begin with it.
 #
-#   bash scripts/setup.sh build|test|kernels|demo|bench
+#   bash scripts/setup.sh build|cross|test|kernels|arm64|demo|bench
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,6 +34,14 @@ kernels=(
   "${test[@]}"
   qemu-system-x86 e2fsprogs zstd # virtual machines, their disks, the modules of some kernels
 )
+cross=(
+  "${build[@]}"
+  gcc-aarch64-linux-gnu g++-aarch64-linux-gnu # `npm run build -- --arch arm64`
+)
+arm64=(
+  "${kernels[@]}" "${cross[@]}"
+  qemu-system-arm
+)
 demo=("${test[@]}")
 bench=(
   "${test[@]}"
@@ -42,9 +50,9 @@ bench=(
 
 part=${1:-}
 case $part in
-  build | test | kernels | demo | bench) ;;
+  build | cross | test | kernels | arm64 | demo | bench) ;;
   *)
-    echo "usage: bash scripts/setup.sh build|test|kernels|demo|bench" >&2
+    echo "usage: bash scripts/setup.sh build|cross|test|kernels|arm64|demo|bench" >&2
     exit 2
     ;;
 esac

@@ -6,7 +6,19 @@
  * ready is put in place by one rename.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 
@@ -40,12 +52,13 @@ export function cacheFolder(name: string): string {
 /**
  * The newest of something that a suite has, as a folder below `cache`. `find` says how what is there today is called, and
  * how to make it in an empty folder; it is asked once a day. A suite that cannot be reached is answered from the cache, if
- * that was filled before.
+ * that was filled before. `architecture`, as Debian calls it, is the machine's own where it is left out.
  */
 export function newest(
   cache: string,
   suite: string,
   find: (suite: Suite) => { name: string; make(folder: string): void },
+  architecture?: string,
 ): string {
   const note = join(cache, "newest");
   const [known = "", asked = "0"] = existsSync(note) ? readFileSync(note, "utf8").split(" ") : [];
@@ -56,7 +69,7 @@ export function newest(
   const work = join(cache, `new-${process.pid}`);
   try {
     mkdirSync(work);
-    const { name, make } = find(openSuite(suite, join(work, "apt")));
+    const { name, make } = find(openSuite(suite, join(work, "apt"), architecture));
     if (!existsSync(join(cache, name))) {
       console.log(`${suite}: fetching ${name}`);
       mkdirSync(join(work, name));
@@ -92,8 +105,56 @@ function sweep(cache: string): void {
   }
 }
 
+/**
+ * A folder that is laid out as the root of a machine of that architecture which has the packages and all that they
+ * depend on. Nothing in it has been configured: no package's script has run.
+ */
+export function fetchRoot(cache: string, suite: string, architecture: string, packages: readonly string[]): string {
+  return newest(
+    cache,
+    suite,
+    ({ apt, unpack }) => {
+      const simulated = apt("apt-get", "--simulate", "install", "--no-install-recommends", ...packages);
+      const all = [...simulated.matchAll(/^Inst (\S+) \((\S+)/gm)].map(([, name = "", version = ""]) => ({
+        name,
+        version,
+      }));
+      const digest = createHash("sha256").update(JSON.stringify(all)).digest("hex").slice(0, 16);
+      const make = (folder: string): void => {
+        unpack(
+          folder,
+          all.map(({ name }) => name),
+        );
+        mergeUsr(folder);
+      };
+      return { name: `${suite}-${architecture}-${digest}`, make };
+    },
+    architecture,
+  );
+}
+
+/** Up to Debian 12 packages still name /bin, /sbin and /lib, which are links on every machine. */
+function mergeUsr(root: string): void {
+  for (const name of ["bin", "sbin", "lib"]) {
+    const [old, merged] = [join(root, name), join(root, "usr", name)];
+    if (lstatSync(old, { throwIfNoEntry: false })?.isDirectory()) {
+      cpSync(old, merged, { recursive: true, verbatimSymlinks: true });
+      rmSync(old, { recursive: true });
+    }
+    if (!existsSync(old)) symlinkSync(`usr/${name}`, old);
+  }
+}
+
+/** The suite that this machine runs, which must be Debian's. */
+export function ownSuite(): string {
+  const release = readFileSync("/etc/os-release", "utf8");
+  const suite = /^VERSION_CODENAME=(\w+)$/m.exec(release)?.[1];
+  if (!/^ID=debian$/m.test(release) || !suite) throw new Error("this machine runs no release of Debian");
+  return suite;
+}
+
 /** `state` is where apt keeps what it knows of the suite. */
-function openSuite(name: string, state: string): Suite {
+function openSuite(name: string, state: string, architecture?: string): Suite {
   for (const folder of ["lists/partial", "cache/archives/partial"]) mkdirSync(join(state, folder), { recursive: true });
   writeFileSync(join(state, "sources.list"), `deb [signed-by=${keyring}] ${mirror()} ${name} main\n`);
   writeFileSync(join(state, "status"), "");
@@ -108,6 +169,7 @@ function openSuite(name: string, state: string): Suite {
     "APT::Update::Error-Mode=any",
     "Acquire::Retries=2",
     "Acquire::Languages=none",
+    ...(architecture ? [`APT::Architecture=${architecture}`, `APT::Architectures=${architecture}`] : []),
     // A machine with a software centre would fetch its catalogue as well.
     "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
   ].flatMap((option) => ["-o", option]);

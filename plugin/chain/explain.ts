@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The one place where what the kernel said becomes what a person reads. */
 
-import { release } from "node:os";
+import { machine, release } from "node:os";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError } from "../kernel/port.ts";
 import { EntryFailed } from "./generation.ts";
@@ -30,9 +30,18 @@ function explainEntry(failed: EntryFailed): RemoraError {
   const where = `${selected.program.name} ${selected.program.version} in the ${direction} chain`;
   const options = { details: cause.log ?? "", cause: failed };
   if (cause.code === "EREFUSED") return new RemoraError(code.badObject, `${where}: ${said(cause)}`, options);
+  if (cause.log?.includes(unmixed))
+    return new RemoraError(
+      code.kernelTooOld,
+      `${where}: a chain of several programs mixes tail calls with BPF-to-BPF calls, which needs the BPF JIT, on x86-64 since Linux 5.10 and on arm64 since 6.0; this node runs Linux ${release()} on ${machine()}`,
+      options,
+    );
   if (isVerifierLog(cause.log)) return new RemoraError(code.verifierRefused, `${where}: ${said(cause)}`, options);
   return new RemoraError(code.kernelFailure, `${where} could not be loaded: ${said(cause)}`, options);
 }
+
+/** What the verifier says, since 5.10, where the JIT is off or cannot do it; the errno would be that of any refusal. */
+const unmixed = "tail_calls are not allowed in non-JITed programs with bpf-to-bpf calls";
 
 /** The verifier ends each of its logs with statistics; without them it is libbpf who speaks. */
 function isVerifierLog(log: string | undefined): boolean {

@@ -51,6 +51,17 @@ test("an optional column that is empty is left out, a remark stands below its ro
   assert.equal(lines, ["a  b", "x  y", "     a remark that is longer than one", "     line of it", "     and another"]);
 });
 
+test("a name as wide as the page leaves its remark a narrow column", () => {
+  const name = "n".repeat(50);
+  const lines = table(
+    page(40),
+    [{ title: "a" }, { title: "b" }],
+    [{ cells: [name, "y"], below: ["some words on it"] }],
+  );
+  assert.equal(lines.slice(1), [`${name}  y`, ...["some", "words on", "it"].map((line) => " ".repeat(54) + line)]);
+  assert.equal(wrap("abc", -3), ["a", "b", "c"]);
+});
+
 test("colours stay outside of the padding, and control characters of others become text", () => {
   const painted: Page = { width: 80, paint: (text, tone) => (tone === "bad" ? `<${text}>` : text) };
   const lines = table(painted, [{ title: "a" }, { title: "b" }], [{ cells: [{ text: "x\x1b[2J", tone: "bad" }, "y"] }]);
@@ -88,6 +99,7 @@ test("the width is the terminal's, and 100 where there is none", () => {
   const io = { stdout() {}, stderr() {}, isTerminal: true, columns: 120 };
   assert.is(pageFor(io).width, 120);
   assert.is(pageFor({ ...io, columns: 0 }).width, 100);
+  assert.is(pageFor({ ...io, columns: 30 }).width, 40);
   assert.is(pageFor({ ...io, isTerminal: false }).width, 100);
 });
 

@@ -55,7 +55,7 @@ export function table(page: Page, columns: Column[], rows: Row[], indent = 0): s
   for (const row of rows) {
     put(kept.map(({ index }) => row.cells[index] ?? ""));
     for (const remark of row.below ?? []) {
-      for (const line of wrap(printable(remark), page.width - second - 2)) {
+      for (const line of wrap(printable(remark), Math.max(page.width - second - 2, narrowest))) {
         lines.push(" ".repeat(second + 2) + page.paint(line, "faint"));
       }
     }

@@ -19,7 +19,7 @@ export function pageFor(io: Io): Page {
   const colours = io.isTerminal && !io.env?.NO_COLOR && io.env?.TERM !== "dumb";
   return {
     // A file or a pipe has no width: 100 columns, which is also what a person reads well.
-    width: io.isTerminal && io.columns >= 40 ? io.columns : 100,
+    width: io.isTerminal && io.columns > 0 ? Math.max(io.columns, narrowest) : 100,
     paint: (text, tone) => (colours && tone !== "plain" && text !== "" ? `\x1b[${sgr[tone]}m${text}\x1b[0m` : text),
   };
 }
@@ -40,8 +40,12 @@ export function shortId(id: string): string {
   return id.length > 16 ? id.slice(0, 12) : id;
 }
 
+/** No page is narrower than this, however narrow the terminal is: lines of it can still be read. */
+const narrowest = 40;
+
 /** Breaks a text into lines at spaces; a word that is longer than a line is cut. */
-export function wrap(text: string, width: number): string[] {
+export function wrap(text: string, available: number): string[] {
+  const width = Math.max(available, 1);
   const lines: string[] = [];
   let line = "";
   for (let word of text.split(" ")) {

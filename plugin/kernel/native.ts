@@ -57,6 +57,9 @@ const hints: Record<string, Record<string, string | undefined>> = {
     ENODEV: "the interface is gone",
     ERANGE: "the kernel takes 64 programs on one hook",
   },
+  isBpffs: {
+    EPERM: "a bpffs takes no dots in names, and this one may be root's alone",
+  },
   attachFilter: {
     ENODEV: "the interface is gone",
   },

@@ -5,11 +5,13 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { asRemoraError, hasTcx, joinErrors } from "../chain/explain.ts";
+import { EntryFailed } from "../chain/generation.ts";
 import { listAttachments } from "../chain/status.ts";
 import type { Verbs } from "../cni/dispatch.ts";
 import { code, RemoraError } from "../errors.ts";
 import { FakeKernel, type ObjectSketch } from "../kernel/fake.ts";
 import { KernelError } from "../kernel/port.ts";
+import type { Selected } from "../model.ts";
 import { type KeptLog, keepLog, request, type Sketch } from "./fixture.ts";
 import { createVerbs } from "./index.ts";
 
@@ -403,6 +405,14 @@ test("kernel errors in words", () => {
   assert.not(hasTcx("6.5.13") || hasTcx("5.10.0-30-amd64"));
   const one = asRemoraError(new KernelError("pin", "ENOSPC", "x was not pinned"));
   assert.is((one as RemoraError).message, "x was not pinned (ENOSPC)");
+  const log =
+    "tail_calls are not allowed in non-JITed programs with bpf-to-bpf calls\nprocessed 0 insns (limit 1000000)\n";
+  const selected = { program: { name: "count", version: "1" } } as Selected;
+  const refused = new KernelError("loadStage", "EINVAL", "the verifier refused it", log);
+  const unmixed = asRemoraError(new EntryFailed(selected, "egress", "count_egress", refused)) as RemoraError;
+  assert.is(unmixed.code, code.kernelTooOld);
+  assert.match(unmixed.message, /^count 1 in the egress chain: .* on arm64 since 6\.0; this node runs Linux /);
+  assert.is(unmixed.details, log);
   const bug = new TypeError("oops");
   assert.is(asRemoraError(bug), bug);
   const joined = joinErrors([new KernelError("a", "EIO", "one"), new KernelError("b", "EPERM", "two")]);

@@ -22,21 +22,24 @@ import { type BuildOptions, buildSync } from "esbuild";
 import { command } from "./command.ts";
 import { rehearse } from "./rehearsal.ts";
 import { BuildError, refuseBuildPaths, type Step } from "./step.ts";
+import type { Target } from "./target.ts";
 
-const addon = "native/build/Release/remora.node";
-
-export function runtimeStep(root: string): Step {
-  const node = `node_modules/node-linux-${process.arch}/bin/node`;
+export function runtimeStep(root: string, target: Target): Step {
+  const addon = `${target.native}/Release/remora.node`;
+  const dist = join(root, target.dist);
   return {
     name: "runtime",
     inputs: [
-      ...["runtime.ts", "rehearsal.ts", "rehearse.cjs", "entry.cjs"].map((name) => `scripts/make/${name}`),
-      ...["plugin", "package.json", "package-lock.json", node, addon, "dist/programs"],
+      ...["runtime.ts", "target.ts", "rehearsal.ts", "rehearse.cjs", "entry.cjs"].map((name) => `scripts/make/${name}`),
+      ...["plugin", "package.json", "package-lock.json", addon, `${target.dist}/programs`],
+      // Another architecture's is fetched where it is needed, and is what the lock file says.
+      ...(target.runsHere ? [target.node()] : []),
     ],
-    outputs: ["dist/runtime/remora-runtime"],
+    outputs: [`${target.dist}/runtime/remora-runtime`],
     run() {
-      const work = join(root, ".cache/build/runtime");
-      const fresh = join(root, "dist/runtime.new");
+      const node = target.node();
+      const work = join(root, target.work, "runtime");
+      const fresh = join(dist, "runtime.new");
       for (const folder of [work, fresh]) {
         rmSync(folder, { recursive: true, force: true });
         mkdirSync(folder, { recursive: true });
@@ -45,12 +48,13 @@ export function runtimeStep(root: string): Step {
       // A function of `require`, which is all that the bundle takes from its surroundings.
       const script = readFileSync(join(work, "bundle.cjs"), "utf8");
       writeFileSync(join(work, "main.js"), `(function(require){${script}\n})`);
-      rehearse(root, work, join(work, "main.js"), join(work, "main.cache"));
+      // V8 takes no cache of another architecture's making.
+      if (target.runsHere) rehearse(root, work, join(work, "main.js"), join(work, "main.cache"));
       copyFileSync(join(root, "scripts/make/entry.cjs"), join(work, "entry.cjs"));
       copyFileSync(join(root, addon), join(work, "remora.node"));
       // Symbols and debug information are a fifth of Node. They must go before the application is put in: the
       // section that holds it does not survive a strip.
-      command("strip", ["-s", "-o", join(work, "node"), join(root, node)], root);
+      command(target.tool("strip"), ["-s", "-o", join(work, "node"), node], root);
       // Relative names only: the executable keeps the main script's name.
       writeFileSync(
         join(work, "sea.json"),
@@ -58,12 +62,12 @@ export function runtimeStep(root: string): Step {
           main: "entry.cjs",
           executable: "node",
           output: "remora-runtime",
-          useCodeCache: true,
+          useCodeCache: target.runsHere,
           disableExperimentalSEAWarning: true,
           execArgvExtension: "none",
           assets: {
             "main.js": "main.js",
-            "main.cache": "main.cache",
+            ...(target.runsHere && { "main.cache": "main.cache" }),
             // The key is the name of the file that plugin/kernel/addon.ts writes.
             [`remora-${digest(join(root, addon))}.node`]: "remora.node",
           },
@@ -71,17 +75,17 @@ export function runtimeStep(root: string): Step {
       );
       command(process.execPath, ["--build-sea", "sea.json"], work);
       renameSync(join(work, "remora-runtime"), join(fresh, "remora-runtime"));
-      for (const library of sharedLibraries(root, [node, addon])) {
+      for (const library of target.libraries([node, addon])) {
         copyFileSync(library, join(fresh, basename(library)));
         chmodSync(join(fresh, basename(library)), 0o755);
       }
       refuseBuildPaths(root, fresh);
       // File by file: a runtime that is running keeps its old file, and the folder is never without one.
-      const target = join(root, "dist/runtime");
-      mkdirSync(target, { recursive: true });
-      for (const name of readdirSync(target))
-        if (!existsSync(join(fresh, name))) rmSync(join(target, name), { recursive: true });
-      for (const name of readdirSync(fresh)) renameSync(join(fresh, name), join(target, name));
+      const place = join(dist, "runtime");
+      mkdirSync(place, { recursive: true });
+      for (const name of readdirSync(place))
+        if (!existsSync(join(fresh, name))) rmSync(join(place, name), { recursive: true });
+      for (const name of readdirSync(fresh)) renameSync(join(fresh, name), join(place, name));
       rmSync(fresh, { recursive: true });
       rmSync(work, { recursive: true });
     },
@@ -118,16 +122,4 @@ export function bundle(root: string, output: string): void {
 
 function digest(path: string): string {
   return createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 16);
-}
-
-/** The closure of what the files link to, the dynamic loader included: absolute paths, as the build machine's loader finds them. */
-function sharedLibraries(root: string, files: string[]): string[] {
-  const found = new Set<string>();
-  for (const file of files)
-    for (const line of command("ldd", [file], root).split("\n")) {
-      if (line.includes("not found")) throw new BuildError(`${file} needs a library that is not here: ${line.trim()}`);
-      const path = /(?:=> )?(\/\S+) \(0x/.exec(line)?.[1];
-      if (path) found.add(path);
-    }
-  return [...found].sort();
 }

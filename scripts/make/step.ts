@@ -20,10 +20,10 @@ export class BuildError extends Error {
 
 /**
  * Runs the step unless its outputs are there and its inputs are, byte for byte, those of the last time. Returns
- * whether it ran. The stamp is written last, so a step that was interrupted runs again.
+ * whether it ran. The stamp is written last, so a step that was interrupted runs again. `stamps`: the folder of these.
  */
-export function runStep(root: string, step: Step): boolean {
-  const stamp = join(root, ".cache/build", `${step.name}.stamp`);
+export function runStep(root: string, step: Step, stamps = ".cache/build"): boolean {
+  const stamp = join(root, stamps, `${step.name}.stamp`);
   const wanted = digestInputs(root, step);
   const done = existsSync(stamp) && readFileSync(stamp, "utf8") === wanted;
   if (done && step.outputs.every((output) => existsSync(join(root, output)))) return false;

@@ -29,7 +29,7 @@ export function checkRelease(release: string | undefined, architecture: string):
       check,
       state: "missing",
       found,
-      remedy: `chains need Linux ${major}.${minor} or later on ${architecture}`,
+      remedy: `chains of several programs need Linux ${major}.${minor} or later on ${architecture}`,
     };
   }
   if (!isAtLeast(release, 6, 6)) {
