@@ -16,23 +16,25 @@ constexpr int kNodes = 4096;
 
 constexpr uint32_t kPinByName = 1;  // LIBBPF_PIN_BY_NAME, which libbpf declares for programs alone
 
-std::string nameOf(const btf *types, const btf_type *type) {
-  auto name = btf__name_by_offset(types, type->name_off);
-  return name ? name : "";
+std::string textAt(const btf *types, uint32_t offset) {
+  auto text = btf__name_by_offset(types, offset);
+  return text ? text : "";
 }
 
-std::string nameOfMember(const btf *types, const btf_member &member) {
-  auto name = btf__name_by_offset(types, member.name_off);
-  return name ? name : "";
-}
+std::string nameOf(const btf *types, const btf_type *type) { return textAt(types, type->name_off); }
 
-// The type behind typedefs and qualifiers, or none.
-const btf_type *skipModifiers(const btf *types, uint32_t id) {
+// The type behind typedefs and qualifiers, or none; `id` becomes its own. `alias` gets the outermost typedef's name.
+const btf_type *resolve(const btf *types, uint32_t &id, std::string *alias = nullptr) {
   auto type = btf__type_by_id(types, id);
-  for (int i = 0; type && i < 64 && (btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type)); i++)
-    type = btf__type_by_id(types, type->type);
+  for (int i = 0; type && i < kModifiers && isModifier(type); i++) {
+    if (alias && alias->empty() && btf_is_typedef(type)) *alias = nameOf(types, type);
+    id = type->type;
+    type = btf__type_by_id(types, id);
+  }
   return type;
 }
+
+const btf_type *skipModifiers(const btf *types, uint32_t id) { return resolve(types, id); }
 
 uint32_t sizeOf(const btf *types, uint32_t id) {
   auto size = btf__resolve_size(types, id);
@@ -41,102 +43,98 @@ uint32_t sizeOf(const btf *types, uint32_t id) {
 
 Type convert(const btf *types, uint32_t id, int depth, int &nodes);
 
-Type convertMembers(const btf *types, const btf_type *type, int depth, int &nodes) {
-  Type out;
+void convertInt(const btf *types, const btf_type *type, Type &out) {
+  auto encoding = btf_int_encoding(type);
+  out.kind = "int";
+  out.size = type->size;
+  out.isSigned = encoding & BTF_INT_SIGNED;
+  // clang writes BTF_INT_CHAR for no type; `char` is known by its name.
+  bool isChar = (encoding & BTF_INT_CHAR) || (type->size == 1 && nameOf(types, type) == "char");
+  out.encoding = (encoding & BTF_INT_BOOL) ? "bool" : isChar ? "char" : "int";
+}
+
+void convertEnum(const btf *types, const btf_type *type, Type &out) {
+  out.kind = "enum";
+  out.size = type->size;
+  out.isSigned = btf_kflag(type);
+  for (int i = 0; i < btf_vlen(type); i++) {
+    if (btf_is_enum64(type)) {
+      auto value = btf_enum64(type) + i;
+      out.values.push_back({textAt(types, value->name_off), static_cast<int64_t>(btf_enum64_value(value))});
+      continue;
+    }
+    auto &value = btf_enum(type)[i];
+    out.values.push_back({textAt(types, value.name_off), static_cast<int64_t>(value.val)});
+    // Before LLVM 15 nothing says whether an enum is signed, so one with a negative number is taken as one.
+    out.isSigned |= value.val < 0;
+  }
+}
+
+void convertMembers(const btf *types, const btf_type *type, int depth, int &nodes, Type &out) {
   out.kind = btf_is_struct(type) ? "struct" : "union";
   out.size = type->size;
-  auto member = btf_members(type);
   for (int i = 0; i < btf_vlen(type); i++) {
-    auto name = btf__name_by_offset(types, member[i].name_off);
-    Type inner = convert(types, member[i].type, depth + 1, nodes);
+    auto &member = btf_members(type)[i];
+    Type inner = convert(types, member.type, depth + 1, nodes);
     uint32_t bits = btf_member_bitfield_size(type, i);
-    out.members.push_back({name ? name : "", btf_member_bit_offset(type, i), bits ? bits : inner.size * 8});
+    out.members.push_back({textAt(types, member.name_off), btf_member_bit_offset(type, i), bits ? bits : inner.size * 8});
     out.inner.push_back(std::move(inner));
   }
-  return out;
+}
+
+void convertSection(const btf *types, const btf_type *type, int depth, int &nodes, Type &out) {
+  out.kind = "struct";
+  out.size = type->size;
+  auto info = btf_var_secinfos(type);
+  for (int i = 0; i < btf_vlen(type); i++) {
+    auto variable = btf__type_by_id(types, info[i].type);
+    if (!variable || !btf_is_var(variable)) continue;
+    out.members.push_back({nameOf(types, variable), info[i].offset * 8, info[i].size * 8});
+    out.inner.push_back(convert(types, variable->type, depth + 1, nodes));
+  }
 }
 
 Type convert(const btf *types, uint32_t id, int depth, int &nodes) {
   Type out;
   out.kind = "other";
-  std::string name;
-  uint32_t at = id;
-  auto type = btf__type_by_id(types, at);
-  for (int i = 0; type && i < 64 && (btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type)); i++) {
-    if (btf_is_typedef(type) && name.empty()) name = nameOf(types, type);
-    at = type->type;
-    type = btf__type_by_id(types, at);
-  }
+  std::string alias;
+  auto type = resolve(types, id, &alias);
   if (!type || depth > kDepth || ++nodes > kNodes) return out;
 
   if (btf_is_int(type)) {
-    auto encoding = btf_int_encoding(type);
-    out.kind = "int";
-    out.size = type->size;
-    out.isSigned = encoding & BTF_INT_SIGNED;
-    // clang writes BTF_INT_CHAR for no type; `char` is known by its name.
-    bool isChar = (encoding & BTF_INT_CHAR) || (type->size == 1 && nameOf(types, type) == "char");
-    out.encoding = (encoding & BTF_INT_BOOL) ? "bool" : isChar ? "char" : "int";
-  } else if (btf_is_enum(type)) {
-    out.kind = "enum";
-    out.size = type->size;
-    out.isSigned = btf_kflag(type);
-    for (int i = 0; i < btf_vlen(type); i++) {
-      auto &value = btf_enum(type)[i];
-      auto label = btf__name_by_offset(types, value.name_off);
-      // Before LLVM 15 nothing says whether an enum is signed, so a negative number is taken as one.
-      out.values.push_back({label ? label : "", static_cast<int64_t>(value.val)});
-    }
-    bool negative = false;
-    for (auto &value : out.values) negative |= value.value < 0;
-    if (negative && !out.isSigned) out.isSigned = true;
-  } else if (btf_is_enum64(type)) {
-    out.kind = "enum";
-    out.size = type->size;
-    out.isSigned = btf_kflag(type);
-    for (int i = 0; i < btf_vlen(type); i++) {
-      auto value = btf_enum64(type) + i;
-      auto label = btf__name_by_offset(types, value->name_off);
-      out.values.push_back({label ? label : "", static_cast<int64_t>(btf_enum64_value(value))});
-    }
+    convertInt(types, type, out);
+  } else if (btf_is_any_enum(type)) {
+    convertEnum(types, type, out);
   } else if (btf_is_array(type)) {
     out.kind = "array";
-    out.size = sizeOf(types, at);
+    out.size = sizeOf(types, id);
     out.length = btf_array(type)->nelems;
     out.inner.push_back(convert(types, btf_array(type)->type, depth + 1, nodes));
   } else if (btf_is_composite(type)) {
-    out = convertMembers(types, type, depth, nodes);
+    convertMembers(types, type, depth, nodes, out);
   } else if (btf_is_datasec(type)) {
-    out.kind = "struct";
-    out.size = type->size;
-    auto info = btf_var_secinfos(type);
-    for (int i = 0; i < btf_vlen(type); i++) {
-      auto variable = btf__type_by_id(types, info[i].type);
-      if (!variable || !btf_is_var(variable)) continue;
-      out.members.push_back({nameOf(types, variable), info[i].offset * 8, info[i].size * 8});
-      out.inner.push_back(convert(types, variable->type, depth + 1, nodes));
-    }
+    convertSection(types, type, depth, nodes, out);
   } else if (btf_is_float(type)) {
     out.kind = "float";
     out.size = type->size;
   } else {
-    out.size = sizeOf(types, at);
+    out.size = sizeOf(types, id);
   }
-  out.name = !name.empty() ? name : btf_is_array(type) ? "" : nameOf(types, type);
+  out.name = !alias.empty() ? alias : btf_is_array(type) ? "" : nameOf(types, type);
   return out;
 }
 
 // A qualifier of an array stands at its element.
 bool isConstVolatile(const btf *types, uint32_t id) {
   bool isConst = false, isVolatile = false;
-  for (int i = 0; i < 64; i++) {
+  for (int i = 0; i < kModifiers; i++) {
     auto type = btf__type_by_id(types, id);
     if (!type) break;
     isConst |= btf_is_const(type);
     isVolatile |= btf_is_volatile(type);
     if (btf_is_array(type))
       id = btf_array(type)->type;
-    else if (btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type))
+    else if (isModifier(type))
       id = type->type;
     else
       break;
@@ -192,6 +190,8 @@ void eachParameter(const bpf_object *object, Visit visit) {
 }
 
 }  // namespace
+
+bool isModifier(const btf_type *type) { return btf_is_mod(type) || btf_is_typedef(type) || btf_is_type_tag(type); }
 
 std::vector<Parameter> parametersOf(const bpf_object *object) {
   std::vector<Parameter> parameters;
@@ -262,7 +262,7 @@ std::vector<size_t> unknownPinnings(const btf *types) {
       auto &member = btf_members(definition)[j];
       auto pointer = skipModifiers(types, member.type);
       auto array = pointer && btf_is_ptr(pointer) ? btf__type_by_id(types, pointer->type) : nullptr;
-      if (nameOfMember(types, member) != "pinning" || !array || !btf_is_array(array)) continue;
+      if (textAt(types, member.name_off) != "pinning" || !array || !btf_is_array(array)) continue;
       if (btf_array(array)->nelems > kPinByName)
         out.push_back(reinterpret_cast<const uint8_t *>(&member.name_off) - raw);
     }

@@ -38,6 +38,10 @@ struct Parameter {
   std::vector<std::string> tags;
 };
 
+// A typedef, a qualifier or a type tag: one of which stands before another type.
+bool isModifier(const btf_type *type);
+constexpr int kModifiers = 64;  // more of them in a row are taken for a circle
+
 // The `const volatile` globals of an object's `.rodata` sections, static ones included.
 std::vector<Parameter> parametersOf(const bpf_object *object);
 

@@ -75,17 +75,13 @@ void registerHandlers() {
   libbpf_register_prog_handler(nullptr, BPF_PROG_TYPE_SCHED_CLS, static_cast<bpf_attach_type>(0), &options);
 }
 
-bool isModifier(const btf_type *type) {
-  return btf_is_typedef(type) || btf_is_mod(type) || btf_is_type_tag(type);
-}
-
 // libbpf follows typedefs and qualifiers without a limit, so a circle of them would hang it.
 bool hasModifierCircle(const btf *types) {
   uint32_t count = btf__type_cnt(types);
   for (uint32_t id = 1; id < count; id++) {
     auto type = btf__type_by_id(types, id);
     for (int depth = 0; type && isModifier(type); depth++) {
-      if (depth > 64) return true;
+      if (depth > kModifiers) return true;
       type = btf__type_by_id(types, type->type);
     }
   }
