@@ -215,4 +215,42 @@ test("damaged bytes never crash: each inspection ends in a description or a refu
   }
 });
 
+test("a name that many symbols share is not held many times", () => {
+  using world = scratch();
+  const plain = fixture(world, "verdict");
+  const { programs } = kernel.inspectObject(plain);
+  const object = swollen(plain, 1 << 20, 1000);
+  const before = process.resourceUsage().maxRSS;
+  assert.equal(kernel.inspectObject(object).programs, programs);
+  const grown = (process.resourceUsage().maxRSS - before) >>> 10;
+  assert.ok(grown < 200, `${grown} MiB for an object of ${object.length >> 10} KiB`);
+});
+
+/** The same object, with so many more symbols that all have one name of so many bytes. */
+function swollen(object: Buffer, length: number, count: number): Buffer {
+  const sections = Number(object.readBigUInt64LE(0x28));
+  const header = (index: number): Buffer => object.subarray(sections + index * 64, sections + (index + 1) * 64);
+  const content = (at: Buffer): Buffer => {
+    const offset = Number(at.readBigUInt64LE(24));
+    return object.subarray(offset, offset + Number(at.readBigUInt64LE(32)));
+  };
+  const all = Array.from({ length: object.readUInt16LE(0x3c) }, (_, index) => header(index));
+  const symbols = all.find((at) => at.readUInt32LE(4) === 2 /* SHT_SYMTAB */) as Buffer;
+  const strings = header(symbols.readUInt32LE(40));
+  const symbol = Buffer.alloc(24);
+  symbol.writeUInt32LE(content(strings).length);
+  const parts = [object];
+  for (const [at, more] of [
+    [symbols, Buffer.concat(Array(count).fill(symbol))],
+    [strings, Buffer.concat([Buffer.alloc(length, "a"), Buffer.alloc(1)])],
+  ] as const) {
+    const bytes = Buffer.concat([content(at), more]);
+    const offset = parts.reduce((sum, part) => sum + part.length, 0);
+    parts.push(bytes, Buffer.alloc(-bytes.length & 7));
+    at.writeBigUInt64LE(BigInt(offset), 24);
+    at.writeBigUInt64LE(BigInt(bytes.length), 32);
+  }
+  return Buffer.concat(parts);
+}
+
 test.run();

@@ -50,7 +50,7 @@ Code::Code(const Elf &elf) : elf_(elf) {
       if (elf.symbols[target].type != STT_FUNC) continue;
       for (auto &map : elf.symbols)
         if (map.section == index && map.type == STT_OBJECT && offset >= map.value && offset - map.value < map.size)
-          slots_[map.name].insert(elf.symbols[target].name);
+          slots_[std::string(map.name)].emplace(elf.symbols[target].name);
     }
   }
 }

@@ -5,6 +5,7 @@
 
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "elffile.h"
 
@@ -14,8 +15,8 @@ namespace remora {
 struct Reach {
   uint32_t tailCalls = 0;  // upper bound of those that succeed in one run, loops left aside
   bool resizes = false;
-  std::set<std::string> externs;  // kfuncs it calls
-  std::set<std::string> maps;     // of those in `.maps`
+  std::set<std::string_view> externs;  // kfuncs it calls
+  std::set<std::string_view> maps;     // of those in `.maps`
 };
 
 class Code {
@@ -27,19 +28,19 @@ class Code {
   // Functions that initialised slots of maps in `.maps` name (PROG_ARRAYs), by name of the map's symbol.
   const std::map<std::string, std::set<std::string>> &initialisedSlots() const { return slots_; }
   // Maps that stand in slots of others from the start.
-  const std::set<std::string> &initialInner() const { return inner_; }
+  const std::set<std::string_view> &initialInner() const { return inner_; }
 
  private:
   struct Function {
     uint32_t section;
     uint64_t start, end;
-    std::string name;
+    std::string_view name;
   };
   struct Facts {
     uint32_t sites = 0;
     bool resizes = false;
-    std::set<std::string> externs;
-    std::set<std::string> maps;
+    std::set<std::string_view> externs;
+    std::set<std::string_view> maps;
     std::vector<size_t> callees;    // once per call site
     std::vector<size_t> callbacks;  // functions whose address is taken
   };
@@ -51,7 +52,7 @@ class Code {
   std::vector<Function> functions_;
   std::vector<Facts> facts_;
   std::map<std::string, std::set<std::string>> slots_;
-  std::set<std::string> inner_;
+  std::set<std::string_view> inner_;
 };
 
 }  // namespace remora

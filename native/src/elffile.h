@@ -8,6 +8,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "result.h"
@@ -16,8 +17,9 @@ namespace remora {
 
 using Bytes = std::span<const uint8_t>;
 
+// Names lie in the file as the data do, and live as long: a damaged file may give one long name to each of many symbols.
 struct ElfSection {
-  std::string name;
+  std::string_view name;
   uint32_t type;
   uint64_t flags;
   uint32_t link;
@@ -26,7 +28,7 @@ struct ElfSection {
 };
 
 struct ElfSymbol {
-  std::string name;
+  std::string_view name;
   uint8_t type;      // STT_*
   uint16_t section;  // index; SHN_UNDEF for externs
   uint64_t value;
@@ -39,7 +41,7 @@ struct Elf {
   // By the section that is relocated: offset in it -> index of the symbol.
   std::map<uint32_t, std::map<uint64_t, uint32_t>> relocations;
 
-  const ElfSection *section(const std::string &name) const;
+  const ElfSection *section(std::string_view name) const;
 };
 
 // Refuses what is no relocatable BPF object of this machine's byte order, with the reason.

@@ -188,7 +188,7 @@ std::optional<Failure> choosePrograms(OpenObject &opened, const bpf_program *ent
 // An agent's one object brings the tables of all its probes along, some of them for a million entries: those that no program
 // to be loaded names are not created. Where names do not tell (a section's symbol has none), all are.
 void chooseMaps(bpf_object *object, const Code &code) {
-  std::set<std::string> named = code.initialInner();
+  std::set<std::string_view> named = code.initialInner();
   bpf_program *program;
   bpf_object__for_each_program(program, object) {
     if (!bpf_program__autoload(program)) continue;
