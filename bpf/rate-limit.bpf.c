@@ -3,10 +3,13 @@
  * rate-limit: lets through so many bits and so many packets a second, with bursts. Each direction has buckets of its
  * own; a packet has to fit into both, and is charged to both or to none.
  *
- * What counts is the packet on the wire: each segment of a GSO packet, headers included. Of such a packet only the first
- * segment has to fit; the others are charged as well, as a debt that is paid before anything else passes. So a burst
- * below the 64 KiB of a GSO packet does not starve a bulk stream in favour of small packets, and the rate holds. In any
- * time t no more than burst + rate * t passes, and one GSO packet. remora/rate.h has the arithmetic.
+ * What counts is the packet on the wire: each segment of a GSO packet, headers included. A GSO packet has to fit as a
+ * whole, but no more than an eighth of the burst is asked for it; the rest is charged as well, as a debt that is paid
+ * before anything else passes. So a burst below the 64 KiB of a GSO packet does not starve a bulk stream in favour of
+ * small packets, and the rate holds: in any time t no more than burst + rate * t passes, and what a GSO packet is larger
+ * than an eighth of the burst (nothing, where the burst is 600 KB or more). A debt is avoided where it can be, because
+ * it shuts out everybody: while bulk streams fill the bucket, small packets (questions for names, acknowledgements, a
+ * retransmission that ends a timeout) fit into what is left of it.
  *
  * The burst, where none is given, is what the rate carries in 250 ms. There is no queue here, so a TCP sender learns of
  * the rate by losses alone, and over short round trips even its smallest window is more than a rate below some 100
@@ -109,13 +112,20 @@ static __always_inline bool half_used(const struct remora_bucket *bucket)
 	return bucket->used > bucket->capacity / 2;
 }
 
+static __always_inline bool mark(struct __sk_buff *skb)
+{
+	const struct remora_packet packet = remora_parse(skb);
+
+	return remora_mark_congestion(skb, &packet);
+}
+
 SEC("tc")
 int rate_limit(struct __sk_buff *skb)
 {
 	__u64 bits_burst = bits_at_once();
 	__u64 packets_burst = packets_at_once();
 	bool has_bits = true, has_packets = true, congested = false;
-	struct remora_packet packet;
+	struct remora_packet packet = {};
 	struct counter *counter;
 	struct verdicts *all;
 	struct limit *state;
@@ -128,7 +138,8 @@ int rate_limit(struct __sk_buff *skb)
 	all = bpf_map_lookup_elem(&verdicts, &key);
 	if (!state || !all)
 		return REMORA_DROP;
-	packet = remora_parse(skb);
+	if (remora_wire_needs_packet(skb))
+		packet = remora_parse(skb);
 	packets = remora_wire_packets(skb);
 	bytes = remora_wire_bytes(skb, &packet);
 	first = packets > 1 ? bytes / packets : bytes;
@@ -137,11 +148,11 @@ int rate_limit(struct __sk_buff *skb)
 	bpf_spin_lock(&state->lock);
 	if (rate) {
 		remora_bucket_drain(&state->bits, rate, bits_burst, now);
-		has_bits = remora_bucket_has(&state->bits, first * 8);
+		has_bits = remora_bucket_has_most(&state->bits, bytes * 8, first * 8);
 	}
 	if (packet_rate) {
 		remora_bucket_drain(&state->packets, packet_rate, packets_burst, now);
-		has_packets = remora_bucket_has(&state->packets, 1);
+		has_packets = remora_bucket_has_most(&state->packets, packets, 1);
 	}
 	if (has_bits && has_packets) {
 		if (rate) {
@@ -159,7 +170,7 @@ int rate_limit(struct __sk_buff *skb)
 		counter = &all->dropped_by_rate;
 	else if (!has_packets)
 		counter = &all->dropped_by_packet_rate;
-	else if (mode == MODE_ECN && congested && remora_mark_congestion(skb, &packet))
+	else if (mode == MODE_ECN && congested && mark(skb))
 		counter = &all->marked;
 	else
 		counter = &all->conformed;

@@ -48,18 +48,19 @@ export type ParseYaml = (text: string, options: { logLevel: "error"; prettyError
 const verdictNames = Object.keys(verdicts) as Verdict[];
 const nonEmpty = () => z.string("must be text").check(z.minLength(1, "must not be empty"));
 
+const parameterValue = "must be text, a boolean or a number below 2^53 (write larger ones in quotes)";
+const isExact = (value: number): boolean => !Number.isInteger(value) || Number.isSafeInteger(value);
 const parameterText = z.union(
-  [
-    z.string(),
-    z.boolean(),
-    z.number().check(z.refine((value) => !Number.isInteger(value) || Number.isSafeInteger(value))),
-  ],
-  "must be text, a boolean or a number below 2^53 (write larger ones in quotes)",
+  [z.string(), z.boolean(), z.number().check(z.refine(isExact, parameterValue))],
+  parameterValue,
 );
+const namespace = "must be a namespace, where * stands for any text";
 
 const schema = z.strictObject(
   {
-    version: z.optional(z.string('must be text: write it in quotes, such as "1.10"').check(z.minLength(1))),
+    version: z.optional(
+      z.string('must be text: write it in quotes, such as "1.10"').check(z.minLength(1, "must not be empty")),
+    ),
     description: z.optional(z.string("must be text")),
     priority: z.optional(
       z
@@ -68,7 +69,10 @@ const schema = z.strictObject(
     ),
     entry: z.optional(
       z
-        .strictObject({ ingress: z.optional(nonEmpty()), egress: z.optional(nonEmpty()) })
+        .strictObject(
+          { ingress: z.optional(nonEmpty()), egress: z.optional(nonEmpty()) },
+          "must be a mapping of ingress, egress or both to functions",
+        )
         .check(z.refine((entry) => entry.ingress ?? entry.egress, "must name a function for ingress, egress or both")),
     ),
     proceedOn: z.optional(
@@ -84,7 +88,7 @@ const schema = z.strictObject(
     failurePolicy: z.optional(z.enum(["closed", "open"], "must be closed or open")),
     namespaces: z.optional(
       z.array(
-        z.string().check(z.regex(globPattern, "must be a namespace, where * stands for any text")),
+        z.string(namespace).check(z.regex(globPattern, namespace)),
         "must be a list of namespaces, where * stands for any text",
       ),
     ),

@@ -15,6 +15,12 @@ static __always_inline __u32 remora_wire_packets(const struct __sk_buff *skb)
 	return segments ? segments : 1;
 }
 
+/* Whether remora_wire_bytes() looks into the packet; else zeroes will do for `packet`. */
+static __always_inline bool remora_wire_needs_packet(const struct __sk_buff *skb)
+{
+	return skb->gso_segs > 1 && skb->wire_len <= skb->len;
+}
+
 /*
  * Bytes of all its frames, link-layer header included (without the tag that the device adds itself).
  *
