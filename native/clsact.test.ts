@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type Namespace, run, scratch } from "../e2e/lib/scratch.ts";
-import { type FilterPlace, KernelError } from "../plugin/kernel/port.ts";
+import { type HookPlace, KernelError } from "../plugin/kernel/port.ts";
 import { Chain, fixture, kernel, u32, verdict } from "./chain.ts";
 
 type World = ReturnType<typeof scratch>;
@@ -19,7 +19,7 @@ function pair(world: World): { outside: Namespace; inside: Namespace } {
   );
   return { outside, inside };
 }
-function placeOf(inside: Namespace, direction: "ingress" | "egress"): FilterPlace {
+function placeOf(inside: Namespace, direction: "ingress" | "egress"): HookPlace {
   return { netns: inside.path, ifindex: kernel.findInterface(inside.path, "eth0").ifindex, direction };
 }
 const chain = (object: Buffer, wanted: number): Chain =>

@@ -87,8 +87,7 @@ test("without /sys, values of each CPU are not read for a reason that is told, a
   assert.is(stderr, "");
   const lines = stdout.trimEnd().split("\n");
   assert.is(lines.length, 2);
-  for (const line of lines)
-    assert.match(line, /^ENOENT .*(?:was|were) not read: .*cpu\/possible.*: No such file/);
+  for (const line of lines) assert.match(line, /^ENOENT .*(?:was|were) not read: .*cpu\/possible.*: No such file/);
 });
 
 test.run();

@@ -4,7 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { code, type RemoraError } from "../errors.ts";
 import type { FakeKernel } from "../kernel/fake.ts";
-import { type FilterPlace, KernelError } from "../kernel/port.ts";
+import { type HookPlace, KernelError } from "../kernel/port.ts";
 import { attach } from "./attach.ts";
 import { check } from "./check.ts";
 import { collect } from "./collect.ts";
@@ -130,7 +130,7 @@ function* eachOf(
 const nothing = (): void => {};
 
 /** Somebody else's filter, with a program of his. */
-function addForeignFilter(kernel: FakeKernel, place: FilterPlace): void {
+function addForeignFilter(kernel: FakeKernel, place: HookPlace): void {
   const chain = kernel.createMap({ type: "prog_array", name: "theirs", keySize: 4, valueSize: 4, maxEntries: 1 });
   const counters = kernel.createMap({ type: "percpu_array", name: "c", keySize: 4, valueSize: 8, maxEntries: 1 });
   const { program } = kernel.loadStage({
@@ -140,7 +140,7 @@ function addForeignFilter(kernel: FakeKernel, place: FilterPlace): void {
   kernel.attachFilter({ ...place, program });
   for (const fd of [program, counters, chain]) kernel.close(fd);
 }
-const placeOf = (kernel: FakeKernel, direction: "ingress" | "egress"): FilterPlace => ({
+const placeOf = (kernel: FakeKernel, direction: "ingress" | "egress"): HookPlace => ({
   netns,
   ifindex: kernel.findInterface(netns, id.ifname).ifindex,
   direction,

@@ -13,14 +13,7 @@
  */
 
 import { isDeepStrictEqual } from "node:util";
-import {
-  type Fd,
-  type Filter,
-  type FilterPlace,
-  KernelError,
-  type KernelPort,
-  type TcxProgram,
-} from "../kernel/port.ts";
+import { type Fd, type Filter, type HookPlace, KernelError, type KernelPort, type TcxProgram } from "../kernel/port.ts";
 import type { Hook, HookState } from "./hook.ts";
 import type { AttachmentPins } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt } from "./places.ts";
@@ -32,7 +25,7 @@ interface Description {
   netns: string;
   namespace: RecordedNamespace;
   ifindex: number;
-  direction: FilterPlace["direction"];
+  direction: HookPlace["direction"];
   /** The qdisc is there for us alone: it goes with the last filter. */
   madeQdisc: boolean;
   /** Where among the others. Missing until the filter is made, and from descriptions of older versions: then all are looked through. */
@@ -140,7 +133,7 @@ function hasOurQdisc(
 }
 
 /** By the kernel's order all of them come before the filters; none where the kernel has no TCX. */
-function tcxPrograms(kernel: KernelPort, where: FilterPlace): TcxProgram[] {
+function tcxPrograms(kernel: KernelPort, where: HookPlace): TcxProgram[] {
   try {
     return kernel.listTcx(where);
   } catch (error) {

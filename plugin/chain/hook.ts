@@ -7,7 +7,7 @@
 import {
   type Direction,
   type Fd,
-  type FilterPlace,
+  type HookPlace,
   KernelError,
   type KernelPort,
   type TcxProgram,
@@ -63,7 +63,7 @@ export interface Hook {
   /** Takes it away, with its pin. Nothing there is well. */
   remove(kernel: KernelPort, path: string): void;
   /** The programs that packets meet before this one, in order; ours among them. */
-  ahead(kernel: KernelPort, where: FilterPlace, programId: number): TcxProgram[];
+  ahead(kernel: KernelPort, where: HookPlace, programId: number): TcxProgram[];
 }
 
 export const hooks: Record<HookName, Hook> = { tcx, clsact };

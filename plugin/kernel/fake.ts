@@ -18,7 +18,7 @@ import {
   type EventReader,
   type Fd,
   type Filter,
-  type FilterPlace,
+  type HookPlace,
   type InterfaceInfo,
   KernelError,
   type KernelPort,
@@ -514,7 +514,7 @@ export class FakeKernel implements KernelPort {
     if (request.before) this.#first.unshift(link);
     return this.#open(link);
   }
-  listTcx(place: FilterPlace): TcxProgram[] {
+  listTcx(place: HookPlace): TcxProgram[] {
     this.#step("listTcx");
     if (this.withoutTcx) throw new KernelError("listTcx", "EINVAL", "Invalid argument");
     // The loopback device of the plugin's own namespace.
@@ -543,7 +543,7 @@ export class FakeKernel implements KernelPort {
     held.device = undefined;
   }
 
-  attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean } {
+  attachFilter(request: HookPlace & { program: Fd }): Filter & { madeQdisc: boolean } {
     this.#step(`attachFilter ${request.direction}`);
     const program = this.#held("attachFilter", request.program, "program");
     const device = this.#device("attachFilter", request);
@@ -557,40 +557,40 @@ export class FakeKernel implements KernelPort {
     filters.push(filter);
     return { priority: filter.priority, handle: 1, programId: program.id, madeQdisc };
   }
-  replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void {
+  replaceFilter(place: HookPlace, filter: Filter, program: Fd): void {
     this.#step("replaceFilter");
     this.#filter("replaceFilter", place, filter).program = this.#held("replaceFilter", program, "program");
     this.#reap();
   }
-  hasQdisc(place: FilterPlace): boolean {
+  hasQdisc(place: HookPlace): boolean {
     this.#step("hasQdisc");
     return this.#qdiscs.has(this.#device("hasQdisc", place));
   }
-  findFilter(place: FilterPlace, at: Pick<Filter, "priority" | "handle">): Filter | undefined {
+  findFilter(place: HookPlace, at: Pick<Filter, "priority" | "handle">): Filter | undefined {
     this.#step("findFilter");
     return this.#filtersAt("findFilter", place).find(
       ({ priority, handle }) => priority === at.priority && handle === at.handle,
     );
   }
-  listFilters(place: FilterPlace): Filter[] {
+  listFilters(place: HookPlace): Filter[] {
     this.#step("listFilters");
     if (this.largeFilter) throw new KernelError("listFilters", "EMSGSIZE", "one is too large for the kernel to list");
     return this.#filtersAt("listFilters", place);
   }
-  #filtersAt(operation: string, place: FilterPlace): Filter[] {
+  #filtersAt(operation: string, place: HookPlace): Filter[] {
     return (this.#qdiscs.get(this.#device(operation, place)) ?? [])
       .filter(({ direction }) => direction === place.direction)
       .map(({ priority, handle, program }) => ({ priority, handle, programId: program.id }))
       .sort((a, b) => a.priority - b.priority);
   }
-  detachFilter(place: FilterPlace, filter: Filter): void {
+  detachFilter(place: HookPlace, filter: Filter): void {
     this.#step("detachFilter");
     const found = this.#filter("detachFilter", place, filter);
     const device = this.#device("detachFilter", place);
     this.#qdiscs.set(device, this.#qdiscs.get(device)?.filter((other) => other !== found) ?? []);
     this.#reap();
   }
-  removeQdisc(place: FilterPlace): boolean {
+  removeQdisc(place: HookPlace): boolean {
     this.#step("removeQdisc");
     const device = this.#device("removeQdisc", place);
     if (this.largeFilter || (this.#qdiscs.get(device)?.length ?? 0) > 0) return false;
@@ -843,7 +843,7 @@ export class FakeKernel implements KernelPort {
     if (!device) throw new KernelError(operation, "ENODEV", "No such device");
     return device;
   }
-  #filter(operation: string, place: FilterPlace, wanted: Filter): FakeFilter {
+  #filter(operation: string, place: HookPlace, wanted: Filter): FakeFilter {
     const found = this.#qdiscs
       .get(this.#device(operation, place))
       ?.find(

@@ -17,7 +17,7 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { loadAddon } from "./addon.ts";
-import { type FilterPlace, KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
+import { type HookPlace, KernelError, type KernelPort, type NamespaceIdentity, type ObjectInfo } from "./port.ts";
 
 /** What the addon offers: the port's own operations, less what is done here. */
 type Addon = Omit<
@@ -71,7 +71,7 @@ const hints: Record<string, Record<string, string | undefined>> = {
   detachLink: { ENOLINK: "the link's device is gone" },
 };
 
-const placeText = ({ ifindex, netns, direction }: FilterPlace): string =>
+const placeText = ({ ifindex, netns, direction }: HookPlace): string =>
   `interface ${ifindex} of ${netns ?? "the host"}, ${direction}`;
 
 /** What was not done, for the message of a failure. An addon's own message about an object needs no such words. */

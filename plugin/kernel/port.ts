@@ -302,22 +302,17 @@ export interface PeerInfo {
   /** The kind of both ends: `veth`. */
   kind: string;
 }
-export interface AttachRequest {
-  program: Fd;
+/** One direction of one device: what TCX programs, and filters on the clsact qdisc, are attached to. */
+export interface HookPlace {
   /** Undefined: the plugin's own network namespace. */
   netns: string | undefined;
   ifindex: number;
   direction: Direction;
+}
+export interface AttachRequest extends HookPlace {
+  program: Fd;
   /** Before everybody who is on the hook, not after. */
   before?: boolean;
-}
-
-/** One direction of one device, where filters hang on the clsact qdisc. */
-export interface FilterPlace {
-  /** Undefined: the plugin's own network namespace. */
-  netns: string | undefined;
-  ifindex: number;
-  direction: Direction;
 }
 
 /** A program on a TCX hook. */
@@ -383,7 +378,7 @@ export interface KernelPort {
   /** Attaches a program to the interface's TCX hook, from a thread inside the namespace. As the last one, where nothing else is asked for. */
   attachTcx(request: AttachRequest): Fd;
   /** The programs on a TCX hook, in the order in which packets meet them. EINVAL before Linux 6.6. */
-  listTcx(place: FilterPlace): TcxProgram[];
+  listTcx(place: HookPlace): TcxProgram[];
   linkInfo(link: Fd): LinkInfo;
   updateLink(link: Fd, program: Fd): void;
   detachLink(link: Fd): void;
@@ -398,13 +393,13 @@ export interface KernelPort {
    * than `programId`. `replaceFilter` switches in one step.
    * `removeQdisc` does so if no filter is left, and says whether it is gone.
    */
-  attachFilter(request: FilterPlace & { program: Fd }): Filter & { madeQdisc: boolean };
-  hasQdisc(place: FilterPlace): boolean;
-  replaceFilter(place: FilterPlace, filter: Filter, program: Fd): void;
-  listFilters(place: FilterPlace): Filter[];
-  findFilter(place: FilterPlace, at: Pick<Filter, "priority" | "handle">): Filter | undefined;
-  detachFilter(place: FilterPlace, filter: Filter): void;
-  removeQdisc(place: FilterPlace): boolean;
+  attachFilter(request: HookPlace & { program: Fd }): Filter & { madeQdisc: boolean };
+  hasQdisc(place: HookPlace): boolean;
+  replaceFilter(place: HookPlace, filter: Filter, program: Fd): void;
+  listFilters(place: HookPlace): Filter[];
+  findFilter(place: HookPlace, at: Pick<Filter, "priority" | "handle">): Filter | undefined;
+  detachFilter(place: HookPlace, filter: Filter): void;
+  removeQdisc(place: HookPlace): boolean;
 
   /** The interface as seen inside the namespace. ENODEV where it is not there, ENOENT where the namespace is not. */
   findInterface(netns: string, ifname: string): InterfaceInfo;
