@@ -99,7 +99,7 @@ export function pods(options: { rounds: number; throughput: number; latency: num
 }
 
 /** Does something that may fail, so many times at most. `pause`: seconds in between. */
-function again<T>(times: number, act: () => T, pause = "0"): T {
+export function again<T>(times: number, act: () => T, pause = "0"): T {
   for (let attempt = 1; ; attempt++)
     try {
       return act();

@@ -229,6 +229,11 @@ test("Ctrl-C, a pipe that is closed, and a program that has changed since", asyn
     assert.match(stderr, /\d+ packets?, \d+ dropped/);
     assert.not.match(run("find", pod.bpffs), "trace");
   }
+  const full = await trace(pod, () => {}, ["-w", "/dev/full"]);
+  assert.equal(
+    [full.status, full.stderr],
+    [1, "remora trace: --write /dev/full cannot be written: ENOSPC: no space left on device\n"],
+  );
   const directory = join(world.dir, "programs");
   run("cp", join(directory, "second.bpf.o"), join(directory, "third.bpf.o"));
   const { status, stderr } = await remoraWith(

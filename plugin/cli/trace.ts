@@ -369,12 +369,24 @@ function objectOf({ status, record }: Recorded, journey: Journey, flow: Flow, ti
   };
 }
 
+/** @throws RemoraError ioFailure with what the operating system said. */
+function attempt<T>(path: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    const why = (error as Error).message.replace(/^(E[A-Z0-9]+: .*?),.*$/s, "$1");
+    throw new RemoraError(code.ioFailure, `--write ${path} cannot be written: ${why}`, { cause: error });
+  }
+}
+
 /** A pcapng file with an interface for each one that is traced. */
 function openFile({ file, bytes }: TraceWish, all: Recorded[], ethernet: Map<Recorded, boolean>) {
-  const fd = openSync(file ?? "", "w", 0o600);
-  const put = (block: Buffer): void => {
-    for (let written = 0; written < block.length; ) written += writeSync(fd, block, written);
-  };
+  const path = file ?? "";
+  const fd = attempt(path, () => openSync(path, "w", 0o600));
+  const put = (block: Buffer): void =>
+    attempt(path, () => {
+      for (let written = 0; written < block.length; ) written += writeSync(fd, block, written);
+    });
   put(sectionHeader("remora trace"));
   for (const one of all)
     put(interfaceDescription(one.record.id.ifname, ethernet.get(one) ? linkType.ethernet : linkType.raw, bytes));
