@@ -26,14 +26,12 @@ test=(
   containerd=containerd runc=runc # those of other suites, and podman, are not installed: see e2e/clients/clients.ts
   containernetworking-plugins
   iptables=iptables               # the portmap and firewall plugins call it
+  qemu-system-x86=qemu-system-x86_64 e2fsprogs zstd # other kernels' machines, their disks, the modules of some kernels
   tshark=tshark libfixbuf-tools=ipfixDump # collectors that read IPFIX back
 )
 # Not installed but unpacked, into .cache: on a machine with systemd the package would start a collector and enable it.
 unpacked=(nfdump=nfcapd)
-kernels=(
-  "${test[@]}"
-  qemu-system-x86 e2fsprogs zstd # virtual machines, their disks, the modules of some kernels
-)
+kernels=("${test[@]}")
 cross=(
   "${build[@]}"
   gcc-aarch64-linux-gnu g++-aarch64-linux-gnu # `npm run build -- --arch arm64`

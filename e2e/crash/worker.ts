@@ -4,8 +4,9 @@
  * Most of what it does is waiting for the kernel, so that several of them side by side take hardly longer than one.
  *
  * Usage: worker.ts VERB SHARE SHARES HOST PROGRAMS DOOMED HOOK EVERY, shares counted from 0. Of EVERY points one is tried, and all
- * that have to do with filters. HOST is the network namespace that it runs
- * in: the node's, where the other end of the pod's pair is. PROGRAMS is their folder, DOOMED is doomed.ts, ready to run.
+ * that have to do with filters; where EVERY is `handful`, few are, and only with SIGKILL: for a processor that is emulated. HOST is
+ * the network namespace that it runs in: the node's, where the other end of the pod's pair is. PROGRAMS is their folder, DOOMED is
+ * doomed.ts, ready to run.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -159,7 +160,7 @@ async function kill(scene: Scene, verb: VerbName, at: number, known: Set<string>
   const left = leftBehind(scene);
   if (known.has(left)) return remove(scene);
   known.add(left);
-  const [first, ...others] = ways;
+  const [first, ...others] = every === "handful" ? (["collect"] as const) : ways;
   await recover(scene, verb, first);
   for (const way of others) {
     await killAt(scene, verb, at, made);
@@ -187,7 +188,7 @@ async function killAt(scene: Scene, verb: VerbName, at: number, made: string[]):
 const [verb, share, shares] = [process.argv[2] as VerbName, Number(process.argv[3]), Number(process.argv[4])];
 const [host = "", programs = "", doomed = "", hookName = ""] = process.argv.slice(5);
 const hook = hookName as HookName;
-const every = Number(process.argv[9]);
+const every = process.argv[9] ?? "";
 using world = scratch();
 const scene = sceneIn(world);
 const operations = await operationsOf(scene, verb);
@@ -210,15 +211,24 @@ async function attempt(mode: Mode, at: number, act: () => Promise<void>): Promis
   }
 }
 
+/** Before the last operation of each kind that makes or ends an attachment: half of it is there then, or all but its name. */
+function isDecisive(at: number): boolean {
+  const name = operations[at - 1] ?? "";
+  return /^(attach.*|renamePin|detach.*|removeQdisc)$/.test(name) && operations.lastIndexOf(name) === at - 1;
+}
+const concernsFilters = (at: number): boolean =>
+  operations.slice(Math.max(at - 2, 0), at).some((name) => /ilter|disc/.test(name));
+
 // Points that follow each other often leave the same: they are in one share.
 const known = new Set<string>();
 const first = Math.floor((share * operations.length) / shares);
 const end = Math.floor(((share + 1) * operations.length) / shares);
+const chosen = (at: number): boolean =>
+  every === "handful" ? isDecisive(at) : at % Number(every) === 0 || concernsFilters(at);
 for (let at = first + 1; at <= end; at++) {
-  if (at % every !== 0 && !/ilter|disc/.test(operations[at - 1] ?? "") && !/ilter|disc/.test(operations[at - 2] ?? ""))
-    continue;
+  if (!chosen(at)) continue;
   // The two ways back take turns, from point to point.
-  await attempt("EIO", at, () => fail(scene, verb, at, ways[at % 2] as Way, report.made));
+  if (every !== "handful") await attempt("EIO", at, () => fail(scene, verb, at, ways[at % 2] as Way, report.made));
   await attempt("SIGKILL", at, () => kill(scene, verb, at, known, report.made));
 }
 report.states = known.size;

@@ -12,6 +12,8 @@ export interface Cell {
   /** Sentences: why it does not run here, or what is wrong. */
   reasons: string[];
   output: string;
+  /** That it took, by the clock of the machine that it ran on. */
+  seconds: number;
 }
 
 /** @param ended undefined where the check did not run. */
@@ -22,6 +24,7 @@ export function judgeCell(row: Row, check: Check, ended: Ended | undefined): Cel
     text,
     reasons: reasons.map((reason) => `${check.file}: ${reason}`),
     output: ended?.output ?? "",
+    seconds: ended?.seconds ?? 0,
   });
   if (check.needs && !row.has.includes(check.needs))
     return cell("explained", "-", [`not run, it needs ${features[check.needs]}`]);
@@ -57,11 +60,16 @@ function failedTests(output: string): string[] {
   return [...output.matchAll(/^ *FAIL +(?:\S+ +)?"(.*)"$/gm)].map((match) => match[1] as string);
 }
 
-interface Line {
+/** A kernel, and what became of each check on it. */
+export interface Line {
   name: string;
   cells: Cell[];
   seconds: number;
   problems: string[];
+}
+
+export function isBad({ cells, problems }: Line): boolean {
+  return problems.length > 0 || cells.some(({ state }) => state === "failed");
 }
 
 export function printDetails(lines: Line[]): void {

@@ -8,10 +8,10 @@ import { faults, report, soak } from "../change/soak.ts";
 
 for (const hook of hasTcx(release()) ? (["tcx", "clsact"] as const) : (["clsact"] as const))
   test(`changes of a pod's chain on ${hook}, every tenth of them broken`, async () => {
-    const figures = await soak({ changes: 12, rate: 400, seconds: 20, hook });
+    const figures = await soak({ changes: 10, rate: 300, seconds: 10, hook });
     console.log(report(figures));
     assert.equal(faults(figures), []);
-    assert.is(figures.changes, 12);
+    assert.is(figures.changes, 10);
     assert.ok(figures.refusals >= 1);
   });
 

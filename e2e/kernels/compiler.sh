@@ -14,11 +14,12 @@ output=
 files=()
 previous=
 call=$name
+scratch="${TMPDIR:-/tmp}/remora-test-+([^/])"
 for argument; do
   if [[ $previous == -o ]]; then
     output=$argument
   else
-    call+=$'\n'${argument//\/tmp\/remora-test-+([^\/])/SCRATCH}
+    call+=$'\n'${argument//$scratch/SCRATCH}
     if [[ -f $argument ]]; then files+=("$argument"); fi
   fi
   previous=$argument

@@ -22,8 +22,8 @@ for kind in proc sysfs devtmpfs; do
   case $kind in proc) at=proc ;; sysfs) at=sys ;; devtmpfs) at=dev ;; esac
   mount -t $kind $kind /disk/$at
 done
-mount -t tmpfs tmpfs /disk/tmp
 mount -t tmpfs tmpfs /disk/run
+mkdir -m 1777 /disk/run/tmp
 ip link set lo up
 say "booted $(uname -r)"
 

@@ -145,13 +145,21 @@ function modulePaths(kernel: Kernel, name: string): string[] {
   return [...needed.reverse(), path].map((path) => join(folder, path));
 }
 
-/** Boots it and waits until it has switched itself off, or the limit (seconds) is over. */
+export interface BootOptions {
+  /** Seconds until it is switched off. */
+  limit: number;
+  processors: number;
+  /** Is told of each file's end. */
+  progress(line: string): void;
+}
+
+/** Boots it and waits until it has switched itself off, or the limit is over. */
 export async function boot(
   folder: string,
   kernel: Kernel,
   disk: string,
   initramfs: string,
-  limit: number,
+  { limit, processors, progress }: BootOptions,
 ): Promise<Outcome> {
   const log = join(folder, `console-${kernel.release}`);
   const started = performance.now();
@@ -160,7 +168,7 @@ export async function boot(
     [
       // It does not outlive this process, however that ends.
       ...["--pdeathsig", "KILL", "qemu-system-x86_64"],
-      ...["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off", "-smp", "2", "-m", "1536"],
+      ...["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off", "-smp", `${processors}`, "-m", "1536"],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-kernel", kernel.image, "-initrd", initramfs],
       ...["-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr"],
@@ -199,6 +207,7 @@ export async function boot(
     } else if (word === "end") {
       const [file = "", status, seconds] = rest.split(" ");
       outcome.ended.push({ file, status: Number(status), seconds: Number(seconds), output: `${lines.join("\n")}\n` });
+      progress(`${kernel.release}: ${file} ${status === "0" ? "ended" : `failed (${status})`}, ${seconds} s`);
       running = undefined;
     } else if (word === "done") done = true;
     else lines.push(line.replace(/\r$/, ""));

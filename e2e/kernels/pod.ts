@@ -16,7 +16,7 @@ test("ADD, traffic, CHECK, DEL: count counts each ping, acl stops what it is tol
   using world = scratch();
   const place = pod(world);
   const pings = (): boolean =>
-    spawnSync("nsenter", [`--net=${place.netns}`, "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.0.0.1"]).status === 0;
+    spawnSync("nsenter", [`--net=${place.netns}`, "ping", "-c", "2", "-i", "0.2", "-w", "2", "10.0.0.1"]).status === 0;
   assert.ok(pings(), "before");
 
   const counted = annotated({ "remora.io/programs": "count" });

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Boots the kernels of the matrix side by side and runs checks on each.
+ *
+ * The checks are the repository's own test files. They run first on this machine's kernel, which also answers for the
+ * compilers: a virtual machine has none (see compiler.sh).
+ */
+import { chmodSync, copyFileSync, mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { runProgram } from "../../scripts/testing/program.ts";
+import type { Scratch } from "../lib/scratch.ts";
+import { judgeCell, type Line } from "./cells.ts";
+import { type BootOptions, boot, buildDisk, buildInitramfs } from "./machine.ts";
+import { type Check, features, kernelLimit, type Row } from "./matrix.ts";
+import { fetchKernel } from "./packages.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+const here: Row = { name: "this machine", suite: "", has: Object.keys(features) as Row["has"] };
+
+const runsOn = (row: Row, check: Check): boolean =>
+  (check.needs === undefined || row.has.includes(check.needs)) &&
+  (check.without === undefined || !row.has.includes(check.without));
+
+/** A line for this machine, and one for each of the rows. Throws where a kernel cannot be had. */
+export async function tryOut(
+  world: Scratch,
+  rows: readonly Row[],
+  checks: readonly Check[],
+  options: Omit<BootOptions, "limit">,
+): Promise<Line[]> {
+  // Before anything else: a kernel that cannot be fetched is said at once.
+  const kernels = new Map(rows.map((row) => [row, fetchKernel(row.suite)] as const));
+  const compilers = join(world.dir, "compilers");
+  mkdirSync(join(compilers, "answers"), { recursive: true });
+  for (const name of ["clang", "gcc", "cc"]) {
+    copyFileSync(join(import.meta.dirname, "compiler.sh"), join(compilers, name));
+    chmodSync(join(compilers, name), 0o755);
+  }
+  const first = await tryHere(checks, compilers);
+  const disk = buildDisk(world.dir, compilers);
+
+  /** Each machine works on a snapshot of the same disk. */
+  const tryOn = async (row: Row): Promise<Line> => {
+    const kernel = kernels.get(row) ?? fetchKernel(row.suite);
+    const chosen = checks.filter((check) => runsOn(row, check));
+    const initramfs = buildInitramfs(world.dir, kernel, chosen);
+    const outcome = await boot(world.dir, kernel, disk, initramfs, { ...options, limit: kernelLimit });
+    const problems = [...outcome.problems];
+    if (outcome.release !== kernel.release) problems.push(`came up as ${outcome.release}, not as ${kernel.release}`);
+    if (problems.length > 0) problems.push(...outcome.console.split("\n").slice(-40));
+    const ended = (check: Check) => outcome.ended.find(({ file }) => file === check.file);
+    const cells = checks.map((check) => judgeCell(row, check, ended(check)));
+    return { name: kernel.release, cells, seconds: outcome.seconds, problems };
+  };
+  // Side by side: one machine alone leaves a processor idle for most of its time.
+  return [first, ...(await Promise.all(rows.map(tryOn)))];
+}
+
+async function tryHere(checks: readonly Check[], compilers: string): Promise<Line> {
+  const started = performance.now();
+  const path = process.env.PATH;
+  process.env.PATH = `${compilers}:${path}`;
+  try {
+    const cells: Line["cells"] = [];
+    for (const check of checks) {
+      const ended = runsOn(here, check)
+        ? await runProgram(process.execPath, [check.file], { cwd: root, limit: check.limit })
+        : undefined;
+      cells.push(
+        judgeCell(here, check, ended && { ...ended, status: ended.status ?? -1, file: check.file, seconds: 0 }),
+      );
+    }
+    return { name: here.name, cells, seconds: (performance.now() - started) / 1000, problems: [] };
+  } finally {
+    process.env.PATH = path;
+  }
+}
