@@ -309,6 +309,17 @@ test("a chain of Remora's own before another's is nothing to complain of", () =>
   attach(kernel, { ...planOf(kernel, "a wall@host"), id: { ...id, network: "manual" } });
   assert.equal(atHost(kernel), ["wall", "wall"]);
   check(kernel, bpffs, id, netns);
+  // What cannot be read of a third one is its own matter.
+  const third = { ...id, containerId: "third" };
+  attach(kernel, { ...planOf(kernel, "a"), id: third });
+  let failed = 0;
+  kernel.interfere = (operation) => {
+    if (!operation.includes(pinsOf(bpffs, third).link("ingress"))) return;
+    kernel.failAt(0, "ENOMEM");
+    failed++;
+  };
+  check(kernel, bpffs, id, netns);
+  assert.ok(failed > 0);
 });
 
 test("a change that takes its place again, killed at whichever operation: gc leaves one link, and it is the first", () => {

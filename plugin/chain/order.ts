@@ -54,13 +54,20 @@ export function behindWhom(
   });
 }
 
-/** First stages of Remora's own chains, of whatever attachment: two chains on one hook know to let each other run. */
+/**
+ * First stages of Remora's own chains, of whatever attachment: two chains on one hook know to let each other run. What
+ * cannot be read of another attachment is no reason to fail this one's CHECK: it then counts as somebody else.
+ */
 function ourHeads(kernel: KernelPort, { root }: AttachmentPins): Set<number> {
   const heads = new Set<number>();
   for (const { pins } of findAttachments(kernel, root))
     for (const place of chainPlaces) {
-      const found = hookState(kernel, pins, place);
-      if (found.state === "attached") heads.add(found.programId);
+      try {
+        const found = hookState(kernel, pins, place);
+        if (found.state === "attached") heads.add(found.programId);
+      } catch (error) {
+        if (!(error instanceof KernelError)) throw error;
+      }
     }
   return heads;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `apply`, `attach` and `detach` on the real kernel. */
 
-import { readdirSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -160,6 +160,18 @@ test("attach and detach by hand: seen by status, changed by apply, gone without 
 
   await remora("attach", ...where, "--programs", "count", "--dir", dir, "--container", "by-name");
   assert.is((await remora("detach", "by-n", "--bpffs", bpffs)).status, 0);
+
+  await remora("attach", ...where, "--programs", "count", "--dir", dir);
+  // The record of another attachment is damaged.
+  const other = join(bpffs, "manual/damaged:eth0");
+  mkdirSync(other);
+  command("bpftool", "map", "create", join(other, "record"), ..."type array key 4 value 8 entries 1 name x".split(" "));
+  const elsewhere = await remora("detach", "--netns", outside.path, "--ifname", "veth0", "--bpffs", bpffs);
+  assert.is(elsewhere.status, 1);
+  assert.match(elsewhere.stderr, /no chain is attached to veth0 .*; not to be read is the record of damaged \(/);
+  assert.is((await remora("detach", ...where)).status, 0);
+  assert.equal(readdirSync(join(bpffs, "manual")), ["damaged:eth0"]);
+
   for (const [argv, said] of [
     [["attach", "--netns", inside.path, "--programs", "count"], /--ifname NAME/],
     [["attach", ...where, "--programs", ","], /lists none/],

@@ -7,7 +7,7 @@ import { requireBpffs } from "../chain/bpffs.ts";
 import { detachWhenFree } from "../chain/detach.ts";
 import { isSameNamespace, readAnyRecord } from "../chain/record.ts";
 import { code, RemoraError } from "../errors.ts";
-import type { KernelPort } from "../kernel/port.ts";
+import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { theOne } from "./apply.ts";
 import { manualNetwork } from "./attach.ts";
@@ -55,12 +55,21 @@ runtime has asked for goes away as well, and that container's next CHECK says th
 function attachedTo(kernel: KernelPort, bpffs: string, netns: string, ifname: string): AttachmentId {
   const identity = kernel.namespaceIdentity(netns);
   if (!identity) throw new RemoraError(code.noInterface, `${netns} names no network namespace`);
-  const found = findAttachments(kernel, bpffs).flatMap(({ pins }) => {
-    const record = readAnyRecord(kernel, pins);
-    const same = record && isSameNamespace(record.namespace, identity) && record.id.ifname === ifname;
-    return same ? [record.id] : [];
+  // One whose record cannot be read must not keep the others where they are; whose it is, nobody knows.
+  const unread: string[] = [];
+  const found = findAttachments(kernel, bpffs).flatMap(({ id, pins }) => {
+    try {
+      const record = readAnyRecord(kernel, pins);
+      const same = record && isSameNamespace(record.namespace, identity) && record.id.ifname === ifname;
+      return same ? [record.id] : [];
+    } catch (error) {
+      if (!(error instanceof RemoraError || error instanceof KernelError)) throw error;
+      unread.push(`${id.containerId} (${error.message})`);
+      return [];
+    }
   });
   const [id] = [...found.filter(({ network }) => network === manualNetwork), ...found];
   if (id) return id;
-  throw new RemoraError(code.unknownContainer, `no chain is attached to ${ifname} in ${netns}`);
+  const unknown = unread.length > 0 ? `; not to be read is the record of ${unread.join(", ")}` : "";
+  throw new RemoraError(code.unknownContainer, `no chain is attached to ${ifname} in ${netns}${unknown}`);
 }
