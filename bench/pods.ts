@@ -4,8 +4,9 @@
  * (sockperf), routed over the node as ptp does it, with the same chain in both directions of both pods. Run it in a
  * network namespace of its own: that one is the node.
  *
- * The two ends of the TCP stream have a processor each. Left to the scheduler, some connections share one and some do
- * not, which differs by more than any chain does.
+ * The two ends of the TCP stream have a processor each: left to the scheduler, some connections share one and some do
+ * not, which differs by more than any chain does. And the stream is cubic's, the kernel's own default: BBR, which some
+ * machines have instead, sends at the rate that it believes in, not as fast as the path allows.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, writeFileSync } from "node:fs";
@@ -35,7 +36,17 @@ export function pods(options: { rounds: number; throughput: number; latency: num
   using iperf = daemon(server.namespace, "iperf3", "--server");
   using sockperf = daemon(server.namespace, "sockperf", "server", "--tcp", "--ip", server.address);
   const goodput = (): number => {
-    const argv = ["--client", server.address, "--time", String(options.throughput), "--affinity", affinity, "--json"];
+    const argv = [
+      "--client",
+      server.address,
+      "--time",
+      String(options.throughput),
+      "--affinity",
+      affinity,
+      "--congestion",
+      "cubic",
+      "--json",
+    ];
     const said = again(3, () => client.namespace.exec("timeout", patience(options.throughput), "iperf3", ...argv));
     return JSON.parse(said).end.sum_received.bits_per_second / 1e9;
   };
