@@ -14,7 +14,7 @@ import { type Machine, machineOf } from "./architecture.ts";
 import { judgeCell, type Line } from "./cells.ts";
 import { type BootOptions, boot, buildDisk, buildInitramfs } from "./machine.ts";
 import { type Check, features, kernelLimit, type Row } from "./matrix.ts";
-import { fetchKernel } from "./packages.ts";
+import { fetchKernel, type Kernel } from "./packages.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const here: Row = { name: "this machine", suite: "", has: Object.keys(features) as Row["has"] };
@@ -22,6 +22,15 @@ const here: Row = { name: "this machine", suite: "", has: Object.keys(features) 
 const runsOn = (row: Row, check: Check): boolean =>
   (check.needs === undefined || row.has.includes(check.needs)) &&
   (check.without === undefined || !row.has.includes(check.without));
+
+function kernelOf({ name, suite }: Row, machine: Machine): Kernel {
+  try {
+    return fetchKernel(suite, machine.debian);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : error;
+    throw new Error(`the kernel of the row ${name} is neither cached nor to be had from Debian's ${suite}: ${why}`);
+  }
+}
 
 /** A line for this machine, and one for each of the rows. Throws where a kernel cannot be had. */
 export async function tryOut(
@@ -32,7 +41,7 @@ export async function tryOut(
   machine = machineOf(process.arch as Architecture),
 ): Promise<Line[]> {
   // Before anything else: a kernel that cannot be fetched is said at once.
-  const kernels = new Map(rows.map((row) => [row, fetchKernel(row.suite, machine.debian)] as const));
+  const kernels = new Map(rows.map((row) => [row, kernelOf(row, machine)] as const));
   const compilers = join(world.dir, "compilers");
   mkdirSync(join(compilers, "answers"), { recursive: true });
   for (const name of ["clang", "gcc", "cc"]) {
@@ -44,7 +53,7 @@ export async function tryOut(
 
   /** Each machine works on a snapshot of the same disk. */
   const tryOn = async (row: Row): Promise<Line> => {
-    const kernel = kernels.get(row) ?? fetchKernel(row.suite, machine.debian);
+    const kernel = kernels.get(row) ?? kernelOf(row, machine);
     const { patience } = machine;
     const chosen = checks
       .filter((check) => runsOn(row, check))

@@ -32,7 +32,7 @@
  *
  * A caller may charge more than there is: that is a debt, which is paid back at the rate before anything conforms
  * again. So one large thing (an skb of 64 KiB that stands for 45 packets) can pass a small burst, and the rate in
- * the long run holds all the same: remora_bucket_has_most() says when.
+ * the long run holds all the same.
  *
  * 64 bits of billionths are 18 * 10^9 units: a burst is at most REMORA_MAX_BURST, which leaves room for a debt.
  * A bucket that is kept while rate and burst change (a program's maps outlive an `apply`) keeps what is used, but not
@@ -79,27 +79,14 @@ static __always_inline void remora_bucket_drain(struct remora_bucket *bucket, __
 		bucket->used -= elapsed * rate;
 }
 
-/*
- * Whether something large fits that has `amount` units, and `least` of them in its smallest part: there is room for all
- * of it, or, where that is more than an eighth of the burst, for such an eighth and for its smallest part. What it has
- * more is a debt; so by this much, and no more, the bound above may be exceeded. Of what is larger than the burst:
- * whether the bucket is full. Asking for more than an eighth would leave too much of a burst unused.
- */
-static __always_inline bool remora_bucket_has_most(const struct remora_bucket *bucket, __u64 amount, __u64 least)
-{
-	__u64 wanted = amount * REMORA_BILLION, smallest = least * REMORA_BILLION, eighth = bucket->capacity / 8;
-
-	if (wanted > eighth)
-		wanted = eighth > smallest ? eighth : smallest;
-	if (wanted > bucket->capacity)
-		return bucket->used == 0;
-	return bucket->used <= bucket->capacity - wanted;
-}
-
 /* Whether `amount` units fit into what is left. Of what is larger than the burst: whether the bucket is full. */
 static __always_inline bool remora_bucket_has(const struct remora_bucket *bucket, __u64 amount)
 {
-	return remora_bucket_has_most(bucket, amount, amount);
+	__u64 wanted = amount * REMORA_BILLION;
+
+	if (wanted > bucket->capacity)
+		return bucket->used == 0;
+	return bucket->used <= bucket->capacity - wanted;
 }
 
 /* Takes `amount` units, whether they are there or not. */
