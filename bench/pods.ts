@@ -36,17 +36,8 @@ export function pods(options: { rounds: number; throughput: number; latency: num
   using iperf = daemon(server.namespace, "iperf3", "--server");
   using sockperf = daemon(server.namespace, "sockperf", "server", "--tcp", "--ip", server.address);
   const goodput = (): number => {
-    const argv = [
-      "--client",
-      server.address,
-      "--time",
-      String(options.throughput),
-      "--affinity",
-      affinity,
-      "--congestion",
-      "cubic",
-      "--json",
-    ];
+    const words = `--client ${server.address} --time ${options.throughput} --affinity ${affinity} --congestion cubic --json`;
+    const argv = words.split(" ");
     const said = again(3, () => client.namespace.exec("timeout", patience(options.throughput), "iperf3", ...argv));
     return JSON.parse(said).end.sum_received.bits_per_second / 1e9;
   };
