@@ -200,7 +200,7 @@ export async function boot(
     } else if (word === "end") {
       const [file = "", status, seconds] = rest.split(" ");
       outcome.ended.push({ file, status: Number(status), seconds: Number(seconds), output: `${lines.join("\n")}\n` });
-      progress(`${kernel.release}: ${file} ${status === "0" ? "ended" : `failed (${status})`}, ${seconds} s`);
+      progress(`${kernel.release}: ${file} ${status === "0" ? "ended" : `ended with ${status}`}, ${seconds} s`);
       running = undefined;
     } else if (word === "done") done = true;
     else lines.push(line.replace(/\r$/, ""));
