@@ -8,7 +8,7 @@ import { faults, report, soak } from "../change/soak.ts";
 
 for (const hook of hasTcx(release()) ? (["tcx", "clsact"] as const) : (["clsact"] as const))
   test(`changes of a pod's chain on ${hook}, every tenth of them broken`, async () => {
-    const figures = await soak({ changes: 10, rate: 300, seconds: 10, hook });
+    const figures = await soak({ changes: 10, rate: 400, seconds: 16, hook });
     console.log(report(figures));
     assert.equal(faults(figures), []);
     assert.is(figures.changes, 10);
