@@ -142,9 +142,9 @@ test("packets and bytes are counted at the head and where they end, and nowhere 
   assert.equal(chain.counted(0), { headPackets: 3, headBytes: 1664, endedBytes: 0, endings: {} });
   assert.equal(chain.counted(1), { headPackets: 0, headBytes: 0, endedBytes: 0, endings: {} });
   assert.equal(chain.counted(2), { headPackets: 0, headBytes: 0, endedBytes: 1664, endings: { shot: 3 } });
-  kernel.testRun({ program: (chain.stages[0] as { program: number }).program, packet: Buffer.alloc(64), repeat: 1000 });
-  assert.is(chain.counted(0).headPackets, 1003);
-  assert.is(chain.counted(2).endings.shot, 1003);
+  kernel.testRun({ program: (chain.stages[0] as { program: number }).program, packet: Buffer.alloc(64), repeat: 100 });
+  assert.is(chain.counted(0).headPackets, 103);
+  assert.is(chain.counted(2).endings.shot, 103);
 });
 
 test("a head that counts may stand anywhere", () => {
