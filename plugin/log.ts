@@ -61,7 +61,7 @@ export function openLog(options: { level: string; file?: string }): ProcessLog {
 
 async function write(lines: Line[], least: number, file: string | undefined): Promise<void> {
   const { pino } = await import("pino");
-  const deadline = Date.now() + patience;
+  let deadline = Date.now() + patience;
   let { fd, problem } = openDestination(file);
   const destination = {
     write(text: string): void {
@@ -76,6 +76,8 @@ async function write(lines: Line[], least: number, file: string | undefined): Pr
   /** The reason why the file cannot be had, on stderr; what is left goes there as well. */
   const giveUpFile = (reason: string): void => {
     fd = stderr;
+    // The pipe's reader has used up its own time, not that of stderr's.
+    deadline = Date.now() + patience;
     const message = `the log file cannot be written, logging to stderr: ${reason}`;
     if (severity.warn >= least) logger.warn({ time: Date.now(), file }, message);
   };
@@ -90,7 +92,7 @@ async function write(lines: Line[], least: number, file: string | undefined): Pr
 }
 
 const stderr = 2;
-/** Milliseconds that a named pipe's reader has for all lines together: a pod's start waits with it. */
+/** Milliseconds that the reader of a pipe has for all lines together: a pod's start waits with it. */
 const patience = 500;
 
 /** @throws what the system said, also where nobody reads. */
