@@ -22,6 +22,8 @@ const below =
 
 /** The first part that holds a file has it. */
 export const parts: readonly Part[] = [
+  // What takes longest, side by side: the first waits for the kernel most of its time, the others compute.
+  { name: "e2e", needs: "tree", parallel: 2, limit: 900, holds: below("e2e/crash", "e2e/kernels", "native/fuzz") },
   {
     name: "kernel",
     needs: "addon",
