@@ -8,6 +8,8 @@ export function median(values: number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
+export const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+
 /**
  * Runs each contestant once a round, in turn and each round starting with another, so that a drift of the machine's
  * speed meets all of them alike. Returns every contestant's measurements in the order of the rounds.

@@ -13,7 +13,7 @@ import { cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { type Namespace, run, type Scratch, scratch } from "../e2e/lib/scratch.ts";
-import { interleave, median, ratio, table } from "./figures.ts";
+import { mean, median, table } from "./figures.ts";
 import { type Asked, empty, fourPrograms, fourStateful, library } from "./library.ts";
 
 const dist = resolve(import.meta.dirname, "../dist");
@@ -22,8 +22,8 @@ const affinity = availableParallelism() > 1 ? "0,1" : "0,0";
 /** Seconds after which a measurement of so many is given up. */
 const patience = (seconds: number): string => String(seconds + 9);
 
-/** Seconds: of each round's measurement of the throughput, and of the latency. */
-export function pods(options: { rounds: number; throughput: number; latency: number }): string {
+/** `sent`: GB of each stream; `latency`: seconds of each measurement of it. */
+export function pods(options: { rounds: number; sent: number; latency: number }): string {
   using world = scratch();
   const programs = join(world.dir, "programs");
   mkdirSync(programs, { mode: 0o755 });
@@ -36,9 +36,8 @@ export function pods(options: { rounds: number; throughput: number; latency: num
   using iperf = daemon(server.namespace, "iperf3", "--server");
   using sockperf = daemon(server.namespace, "sockperf", "server", "--tcp", "--ip", server.address);
   const goodput = (): number => {
-    const words = `--client ${server.address} --time ${options.throughput} --affinity ${affinity} --congestion cubic --json`;
-    const argv = words.split(" ");
-    const said = again(3, () => client.namespace.exec("timeout", patience(options.throughput), "iperf3", ...argv));
+    const words = `--client ${server.address} --bytes ${options.sent}G --affinity ${affinity} --congestion cubic --json`;
+    const said = again(3, () => client.namespace.exec("timeout", patience(10), "iperf3", ...words.split(" ")));
     return JSON.parse(said).end.sum_received.bits_per_second / 1e9;
   };
   const latency = (): number => {
@@ -59,45 +58,54 @@ export function pods(options: { rounds: number; throughput: number; latency: num
     const place = ["--netns", pod.namespace.path, "--ifname", "eth0", "--bpffs", join(world.bpffs(), "remora")];
     run(join(dist, "remora"), verb, ...place, ...rest);
   };
-  const latencies: Record<string, number[]> = {};
-  const measure = (name: string, chain: Asked[]) => (): number => {
-    const list = JSON.stringify(chain);
-    const attached = chain.length > 0 ? [client, server] : [];
-    for (const pod of attached) remora("attach", pod, "--dir", programs, "--programs", list);
-    try {
-      latencies[name] ??= [];
-      latencies[name].push(latency());
-      return goodput();
-    } finally {
-      for (const pod of attached) remora("detach", pod);
-    }
-  };
   const chains: Record<string, Asked[]> = {
-    "no chain": [],
     "empty chain": [{ program: "empty", params: {} }],
     ...Object.fromEntries(library.map((asked) => [asked.program, [asked]])),
     ...Object.fromEntries(
       [fourPrograms, fourStateful].map((four) => [four.map(({ program }) => program).join(", "), four]),
     ),
   };
-  const goodputs = interleave(
-    options.rounds,
-    Object.fromEntries(Object.entries(chains).map(([name, chain]) => [name, measure(name, chain)])),
-  );
-  const percent = (ours: number[], theirs: number[]): string => `${(100 * ratio(ours, theirs)).toFixed(1)}%`;
-  const rows = Object.keys(chains).map((name) => {
-    // The first latency was the warm-up, which `interleave` leaves out of the throughput.
-    const [waits, bare] = [name, "no chain"].map((one) => latencies[one]?.slice(1) ?? []) as [number[], number[]];
-    const [rates, none] = [goodputs[name] ?? [], goodputs["no chain"] ?? []];
-    return [
-      name,
-      `${median(rates).toFixed(2)} Gbit/s`,
-      percent(rates, none),
-      `${median(waits).toFixed(1)} us`,
-      percent(waits, bare),
-    ];
+  /** Without a chain, with it, and without it again: a machine's speed is another a minute later. */
+  const compare = (chain: Asked[]): Compared => {
+    const without = { rates: [goodput()], waits: [latency()] };
+    const list = JSON.stringify(chain);
+    for (const pod of [client, server]) remora("attach", pod, "--dir", programs, "--programs", list);
+    const beside = { rates: [goodput(), goodput()], waits: [latency()] };
+    for (const pod of [client, server]) remora("detach", pod);
+    without.rates.push(goodput());
+    return { without, beside };
+  };
+  const all: Record<string, Compared[]> = Object.fromEntries(Object.keys(chains).map((name) => [name, []]));
+  for (let round = 0; round < options.rounds; round++)
+    for (const [name, chain] of Object.entries(chains)) all[name]?.push(compare(chain));
+
+  const row = (name: string, measured: Measured[], rateShare: number, waitShare: number): string[] => [
+    name,
+    `${median(measured.flatMap(({ rates }) => rates)).toFixed(1)} Gbit/s`,
+    `${(100 * rateShare).toFixed(1)}%`,
+    `${median(measured.flatMap(({ waits }) => waits)).toFixed(1)} us`,
+    `${(100 * waitShare).toFixed(1)}%`,
+  ];
+  const bare = Object.values(all).flatMap((compared) => compared.map(({ without }) => without));
+  const share = (compared: Compared[], what: keyof Measured): number =>
+    median(compared.map(({ beside, without }) => mean(beside[what]) / mean(without[what])));
+  const rows = Object.entries(all).map(([name, compared]) => {
+    const measured = compared.map(({ beside }) => beside);
+    return row(name, measured, share(compared, "rates"), share(compared, "waits"));
   });
-  return `Pod to pod, TCP: medians of ${options.rounds} interleaved runs of ${options.throughput} s and ${options.latency} s\n${table([["chain", "throughput", "of none", "half a round trip", "of none"], ...rows])}`;
+  const heading = ["chain", "throughput", "of none", "half a round trip", "of none"];
+  const how = `medians of ${options.rounds} comparisons with streams of ${options.sent} GB just before and after`;
+  return `Pod to pod, TCP: ${how}\n${table([heading, row("no chain", bare, 1, 1), ...rows])}`;
+}
+
+/** Gbit/s, and microseconds. */
+interface Measured {
+  rates: number[];
+  waits: number[];
+}
+interface Compared {
+  without: Measured;
+  beside: Measured;
 }
 
 /** Does something that may fail, so many times at most. `pause`: seconds in between. */

@@ -15,7 +15,7 @@ const parts: Record<string, () => Promise<string>> = {
     ),
   pods: async () =>
     (await import("../bench/pods.ts")).pods(
-      quick ? { rounds: 2, throughput: 1, latency: 1 } : { rounds: 9, throughput: 1, latency: 1 },
+      quick ? { rounds: 1, sent: 1, latency: 1 } : { rounds: 9, sent: 2, latency: 1 },
     ),
   rates: async () => (await import("../bench/rates.ts")).rateAccuracy({ seconds: quick ? 3 : 10 }),
 };
