@@ -204,6 +204,12 @@ test("a transfer in large pieces arrives as it was sent, and its copies hold the
   using lab = laboratory();
   const it = scene(lab, "IPv4");
   const copied = await capture(lab, it.collector, it.device);
+  // A full segment that is sent alone has no room for the outer headers, and is cut. These have.
+  for (const [end, other] of [
+    [it.pod, four[1]],
+    [it.peer, four[0]],
+  ] as const)
+    end.exec("ip", "route", "replace", `${other}/32`, "dev", "pod0", "advmss", "1300");
   const size = 2_000_000;
   const script = (text: string) => ["-e", text];
   const server = spawn(
@@ -243,7 +249,7 @@ test("a transfer in large pieces arrives as it was sent, and its copies hold the
       frames.some((frame) => frame.length > 4000),
       "no copy is larger than a segment: this was no test of GSO",
     );
-    assert.is(it.counts().not_wrapped, 0);
+    assert.equal([it.counts().not_wrapped, it.counts().cut], [0, 0]);
   } finally {
     server.kill();
   }
