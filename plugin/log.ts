@@ -6,7 +6,8 @@
  * What is logged is chosen field by field; configurations and annotations hold secrets and never go in whole.
  * A log that cannot be written fails no pod.
  */
-import { constants, openSync, writeSync } from "node:fs";
+import { constants, openSync } from "node:fs";
+import { writeWhole } from "./writing.ts";
 
 export interface Log {
   debug(message: string, fields?: Fields): void;
@@ -94,19 +95,6 @@ async function write(lines: Line[], least: number, file: string | undefined): Pr
 const stderr = 2;
 /** Milliseconds that the reader of a pipe has for all lines together: a pod's start waits with it. */
 const patience = 500;
-
-/** @throws what the system said, also where nobody reads. */
-function writeWhole(fd: number, text: string, deadline: number): void {
-  const bytes = Buffer.from(text);
-  for (let written = 0; written < bytes.length; ) {
-    try {
-      written += writeSync(fd, bytes, written);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EAGAIN" || Date.now() > deadline) throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
-    }
-  }
-}
 
 /** The file, or stderr and why. O_NONBLOCK: a named pipe that nobody reads must not stop a pod's start. */
 function openDestination(file: string | undefined): { fd: number; problem?: string } {

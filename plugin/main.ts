@@ -4,11 +4,12 @@
  * is a CNI plugin, otherwise the command line tool. As a plugin, whatever happens inside, stdout gets one JSON object
  * at most, at the end.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { dispatch } from "./cni/dispatch.ts";
 import { failure, type Outcome } from "./cni/errors.ts";
 import { code, RemoraError } from "./errors.ts";
 import type { ProcessLog } from "./log.ts";
+import { writeWhole } from "./writing.ts";
 
 /** A runtime writes the configuration and closes the pipe before Node has even started. */
 const stdinDeadline = 10_000;
@@ -47,23 +48,14 @@ function finish({ stdout, exitCode }: Outcome): never {
   process.exit(print(stdout, stdoutDeadline) === undefined ? exitCode : 1);
 }
 
-/**
- * Writes all of it, also where stdout is a non-blocking pipe that is full for a while; at most for so many milliseconds.
- * @returns what the system said where it could not be written.
- */
+/** @returns what the system said where it could not be written within so many milliseconds. */
 function print(text: string, patience: number): NodeJS.ErrnoException | undefined {
-  const bytes = Buffer.from(text);
-  const deadline = Date.now() + patience;
-  for (let written = 0; written < bytes.length; ) {
-    try {
-      written += writeSync(1, bytes, written);
-    } catch (error) {
-      const failure = error as NodeJS.ErrnoException;
-      if (failure.code !== "EAGAIN" || Date.now() > deadline) return failure;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
-    }
+  try {
+    writeWhole(1, text, Date.now() + patience);
+    return undefined;
+  } catch (error) {
+    return error as NodeJS.ErrnoException;
   }
-  return undefined;
 }
 
 function isOwnNamespace(netns: string): boolean {

@@ -33,19 +33,20 @@ function code(path: string): string {
 
 /** Which layers each layer may import, beside itself. The nouns and errors are everybody's. */
 const layers: Record<string, string[]> = {
-  main: ["cli", "verbs", "log", "cni", "kernel"],
-  log: [],
-  cli: ["cni", "select", "catalog", "chain", "values", "trace", "flows", "kernel"],
+  main: ["cli", "verbs", "log", "writing", "cni", "kernel"],
+  log: ["writing"],
+  cli: ["cni", "select", "catalog", "chain", "values", "trace", "flows", "writing", "kernel"],
   verbs: ["cni", "log", "select", "catalog", "chain", "kernel"],
   select: ["catalog", "mapping", "kernel"],
   catalog: ["mapping", "kernel"],
   chain: ["kernel"],
   values: ["kernel"],
   trace: ["kernel"],
-  flows: ["values", "kernel"],
+  flows: ["values", "writing", "kernel"],
   kernel: [],
   cni: ["mapping"],
   mapping: [],
+  writing: [],
 };
 const nouns = new Set(["model", "errors"]);
 
@@ -96,7 +97,7 @@ test("what runs on a node depends on zod, pino and yaml alone", () => {
 // ---- who alone may do what ---------------------------------------------------------------------------------------
 
 test("only plugin/main.ts touches the environment, the standard streams and the exit", () => {
-  const process = /\bprocess\.(env|stdin|stdout|stderr|exit|exitCode|argv)\b|\bconsole\.|\bwriteSync\(1,/;
+  const process = /\bprocess\.(env|stdin|stdout|stderr|exit|exitCode|argv)\b|\bconsole\.|\bwrite(Sync|Whole)\(1,/;
   assert.equal(
     plugin.filter((path) => process.test(code(path))),
     ["plugin/main.ts"],

@@ -13,6 +13,7 @@ import { select } from "../select/select.ts";
 import { type Chains, describeWay, isDropped, type Journey, Journeys } from "../trace/journey.ts";
 import { type Flow, readFlow } from "../trace/packet.ts";
 import { enhancedPacket, interfaceDescription, linkType, sectionHeader } from "../trace/pcapng.ts";
+import { writing } from "../writing.ts";
 import { type Arguments, type Command, type Io, UsageError, type Watch } from "./command.ts";
 import { type Recorded, recordsOf } from "./records.ts";
 import { ownerOf } from "./selector.ts";
@@ -369,22 +370,12 @@ function objectOf({ status, record }: Recorded, journey: Journey, flow: Flow, ti
   };
 }
 
-/** @throws RemoraError ioFailure with what the operating system said. */
-function attempt<T>(path: string, run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    const why = (error as Error).message.replace(/^(E[A-Z0-9]+: .*?),.*$/s, "$1");
-    throw new RemoraError(code.ioFailure, `--write ${path} cannot be written: ${why}`, { cause: error });
-  }
-}
-
 /** A pcapng file with an interface for each one that is traced. */
 function openFile({ file, bytes }: TraceWish, all: Recorded[], ethernet: Map<Recorded, boolean>) {
   const path = file ?? "";
-  const fd = attempt(path, () => openSync(path, "w", 0o600));
+  const fd = writing(`--write ${path}`, () => openSync(path, "w", 0o600));
   const put = (block: Buffer): void =>
-    attempt(path, () => {
+    writing(`--write ${path}`, () => {
       for (let written = 0; written < block.length; ) written += writeSync(fd, block, written);
     });
   put(sectionHeader("remora trace"));

@@ -16,7 +16,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { code, RemoraError } from "../errors.ts";
+import { writing } from "../writing.ts";
 
 export interface IpfixFile extends Disposable {
   /** Writes all of the messages, or none. The first call gives the file its name. */
@@ -25,15 +25,15 @@ export interface IpfixFile extends Disposable {
 
 /** @throws RemoraError ioFailure, also of `append`: what the operating system said. */
 export function openIpfixFile(path: string): IpfixFile {
-  const target = attempt(path, () => targetOf(path));
+  const target = writing(`--ipfix ${path}`, () => targetOf(path));
   const unfinished = target.regular ? `${target.path}.${process.pid}.part` : undefined;
-  const fd = attempt(path, () => (unfinished ? openNew(unfinished) : openSync(target.path, "w", 0o600)));
+  const fd = writing(`--ipfix ${path}`, () => (unfinished ? openNew(unfinished) : openSync(target.path, "w", 0o600)));
   let hidden = unfinished;
   let length = 0;
   return {
     append(messages) {
       const bytes = Buffer.concat(messages);
-      attempt(path, () => {
+      writing(`--ipfix ${path}`, () => {
         try {
           for (let written = 0; written < bytes.length; )
             written += writeSync(fd, bytes, written, undefined, target.regular ? length + written : null);
@@ -65,14 +65,4 @@ function targetOf(path: string): { path: string; regular: boolean } {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined) return { path, regular: true };
   return { path: realpathSync(path), regular: found.isFile() };
-}
-
-function attempt<T>(path: string, run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    // node:fs says `ENOENT: no such file or directory, open '...'`: the name there may be the unfinished file's.
-    const why = (error as Error).message.replace(/^(E[A-Z0-9]+: .*?),.*$/s, "$1");
-    throw new RemoraError(code.ioFailure, `--ipfix ${path} cannot be written: ${why}`, { cause: error });
-  }
 }
