@@ -330,8 +330,10 @@ test("too much stack and too many frames are told like other refusals", () => {
   using world = scratch();
   const text = `#include <linux/bpf.h>
     #include <bpf/bpf_helpers.h>
+    static __noinline int deeper(struct __sk_buff *skb)
+    { volatile char room[304] = {}; return room[skb->len & 255]; }
     SEC("tc") int deep(struct __sk_buff *skb)
-    { volatile char room[504] = {}; return room[skb->len & 255]; }
+    { volatile char room[304] = {}; return room[skb->len & 255] + deeper(skb); }
     char _license[] SEC("license") = "GPL";`;
   const error = refusal(() => new Chain([{ object: compiled(world, text), entry: "deep" }]));
   assert.is(error.code, "EACCES");

@@ -221,6 +221,7 @@ Value LoadStage(const CallbackInfo &info) {
   auto object = Object::New(env);
   object.Set("program", Number::New(env, stage.program.release()));
   object.Set("programId", Number::New(env, stage.programId));
+  object.Set("placed", Boolean::New(env, stage.placed));
   object.Set("maps", toArray(env, stage.maps, [&](StageMap &map) {
                auto entry = Object::New(env);
                entry.Set("name", map.name);

@@ -3,10 +3,9 @@
 //     r6 = ctx
 //     [counters[position].headPackets += 1, headBytes += skb->len]     only where countHead
 //     [report the packet]                                              only in a generation that traces, see below
-//     for each entry:
-//       call entry(ctx)
-//       [report the verdict]
-//       verdict not in proceedOn: goto ended
+//     r0 = entry(ctx)                                                  or, see inplace.h: home = r6, go to the entry
+//     [report the verdict]
+//     verdict not in proceedOn: goto ended
 //     last position: return -1
 //     tail_call(ctx, chain, position + 1)
 //     r7 = SHOT or -1, r8 = "broken", goto count                       the tail call fell through
@@ -92,13 +91,14 @@ class Assembler {
     for (size_t at : label.jumps) insns_[at].off = static_cast<int16_t>(insns_.size() - at - 1);
     label.jumps.clear();
   }
-  // A call to an instruction that is counted from the end of all this.
-  void callBeyond(uint32_t target) {
+  // A call to what follows on all this.
+  void callBeyond() {
     calls_.push_back(insns_.size());
-    emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, static_cast<int32_t>(target));
+    emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, 0);
   }
+  size_t here() const { return insns_.size(); }
   std::vector<bpf_insn> finish() {
-    for (size_t at : calls_) insns_[at].imm += static_cast<int32_t>(insns_.size() - at - 1);
+    for (size_t at : calls_) insns_[at].imm = static_cast<int32_t>(insns_.size() - at - 1);
     return std::move(insns_);
   }
 
@@ -299,9 +299,10 @@ void traceBroken(Assembler &code, const PrologueSpec &spec) {
 
 }  // namespace
 
-std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
+Prologue generatePrologue(const PrologueSpec &spec) {
   Assembler code;
-  Assembler::Label ended, count, done;
+  Assembler::Label entry, proceed, ended, count, done;
+  size_t verdict = 0;
 
   code.move(r6, r1);
   if (spec.countHead) {
@@ -313,16 +314,29 @@ std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
   }
 
   if (spec.trace) beginTrace(code, spec);
-  for (uint32_t entry : spec.entries) {
-    Assembler::Label proceed;
+  if (spec.home) {
+    auto &[reg, slot] = *spec.home;
+    auto home = static_cast<Register>(reg);
+    if (reg)
+      code.move(home, r6);
+    else
+      code.store64(r10, slot, r6);
     code.move(r1, r6);
-    code.callBeyond(entry);
-    if (spec.trace) traceVerdict(code, spec);
-    if (spec.proceedOn.empty()) break;  // nothing goes on; the verifier refuses code that is never reached
-    for (int32_t verdict : spec.proceedOn) code.ifEqual32(r0, verdict, proceed);
-    code.jump(ended);
-    code.bind(proceed);
+    code.jump(entry);
+    verdict = code.here();
+    if (reg)
+      code.move(r6, home);
+    else
+      code.load64(r6, r10, slot);
+  } else {
+    code.move(r1, r6);
+    code.callBeyond();
   }
+  if (spec.trace) traceVerdict(code, spec);
+  // Where nothing goes on there is no code for it either: the verifier refuses what is never reached.
+  for (int32_t passed : spec.proceedOn) code.ifEqual32(r0, passed, proceed);
+  if (!spec.proceedOn.empty()) code.jump(ended);
+  code.bind(proceed);
 
   if (spec.proceedOn.empty()) {
     // straight on to `ended`
@@ -359,7 +373,8 @@ std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec) {
   code.bind(done);
   code.move32(r0, r7);
   code.exit();
-  return code.finish();
+  code.bind(entry);
+  return {code.finish(), verdict};
 }
 
 }  // namespace remora

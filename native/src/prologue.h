@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The instructions that a stage puts in front of a user's program.
+// The instructions that a stage puts in front of a user's program: the entry is a function that they call, or its
+// instructions belong to the stage itself.
 #pragma once
 
 #include <linux/bpf.h>
@@ -17,6 +18,13 @@ struct TraceSpec {
   uint32_t sample, bytes, tag;
 };
 
+// Where the context waits while instructions run that belong to the stage: a register that they leave alone, or a slot on
+// the stack beneath theirs (`reg` is 0 then).
+struct ContextHome {
+  uint8_t reg = 0;
+  int16_t slot = 0;
+};
+
 struct PrologueSpec {
   uint32_t position, length;
   std::vector<int32_t> proceedOn;
@@ -27,11 +35,16 @@ struct PrologueSpec {
   std::vector<int> endings;
   // The program's name, for those who are told.
   std::string name;
-  // Where each entry starts, in instructions after the prologue's end.
-  std::vector<uint32_t> entries;
   std::optional<TraceSpec> trace;
+  // Where the entry is no function: its instructions follow, and go to `Prologue::verdict` with their verdict in r0.
+  std::optional<ContextHome> home;
 };
 
-std::vector<bpf_insn> generatePrologue(const PrologueSpec &spec);
+struct Prologue {
+  std::vector<bpf_insn> insns;  // the entry starts behind them
+  size_t verdict = 0;
+};
+
+Prologue generatePrologue(const PrologueSpec &spec);
 
 }  // namespace remora

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The user's program is loaded as a subprogram: just before libbpf hands the relocated instructions to the kernel, the
-// prologue goes in front of them. All their jumps and calls are relative, so nothing in them changes; func_info and
-// line_info move by the prologue's length and get one leading record for it.
+// The user's program follows on the prologue: just before libbpf hands the relocated instructions to the kernel, the
+// prologue goes in front of them. All their jumps and calls are relative, so none of that changes; func_info and line_info
+// move by the prologue's length and get one leading record for it.
 //
-// The entry is always given the type of a GLOBAL function, `int f(struct __sk_buff *)`, whatever the object says. A
+// The entry's instructions belong to the stage itself wherever they can (inplace.h): that saves a call and a return.
+// Where the verifier refuses that, or where it cannot be, the entry is loaded as a function.
+//
+// A function is always given the type of a GLOBAL one, `int f(struct __sk_buff *)`, whatever the object says. A
 // global function is verified once, by itself, and its caller sees an unknown verdict. As a static one that tail-calls
 // inside itself the verifier of Linux up to 6.12 follows only the tail call's fall-through, takes the verdict for a
 // constant, and deletes the branch that goes on to the next position: the rest of the chain never runs, silently.
@@ -14,9 +17,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "btf.h"
 #include "code.h"
+#include "inplace.h"
+#include "insn.h"
 #include "open.h"
 #include "prologue.h"
 #include "verifier.h"
@@ -45,18 +51,20 @@ std::string identifier(const std::string &name) {
 // Puts the prologue in front of one program. Lives until the program is loaded: the load options point into it.
 class Head {
  public:
-  // `types`: the ids in the object's own BTF, where it has any.
-  Head(const bpf_program *entry, PrologueSpec spec, std::string name, std::optional<StageTypes> types)
-      : entry_(entry), spec_(std::move(spec)), name_(std::move(name)), types_(types) {}
+  // `types`: the ids in the object's own BTF, where it has any. `inPlace`: whether the entry may belong to the stage.
+  Head(const bpf_program *entry, PrologueSpec spec, std::string name, std::optional<StageTypes> types, bool inPlace)
+      : entry_(entry), spec_(std::move(spec)), name_(std::move(name)), types_(types), inPlace_(inPlace) {}
 
   // libbpf's hook. A negative errno on failure.
   int operator()(bpf_program *program, bpf_prog_load_opts *options) {
     if (program != entry_) return 0;
-    auto user = bpf_program__insns(program);
-    size_t count = bpf_program__insn_cnt(program);
-    auto insns = generatePrologue(spec_);
+    auto first = bpf_program__insns(program);
+    std::vector<bpf_insn> user(first, first + bpf_program__insn_cnt(program));
+    if (inPlace_) spec_.home = homeBeside(user);
+    auto [insns, verdict] = generatePrologue(spec_);
     auto shift = shift_ = static_cast<uint32_t>(insns.size());
-    insns.insert(insns.end(), user, user + count);
+    if (spec_.home) returnTo(user, static_cast<ptrdiff_t>(verdict) - static_cast<ptrdiff_t>(shift));
+    insns.insert(insns.end(), user.begin(), user.end());
 
     options->expected_attach_type = static_cast<bpf_attach_type>(0);
     bool described = types_ && options->prog_btf_fd > 0 && options->func_info && options->func_info_cnt > 0;
@@ -66,18 +74,26 @@ class Head {
 
   // By how many instructions the user's lie further back than in the object.
   uint32_t shift() const { return shift_; }
+  // Whether the entry belongs to the stage.
+  bool placed() const { return spec_.home.has_value(); }
 
  private:
-  // The object describes its functions: move the records, put ours before them, make the entry global.
+  // The object describes its functions: move the records, and put ours before them. The first of theirs is the entry's:
+  // it is global now, or no function.
   int describe(bpf_prog_load_opts *options, uint32_t shift) {
-    functions_ = shifted<bpf_func_info>(options->func_info, options->func_info_rec_size, options->func_info_cnt, shift);
+    auto size = options->func_info_rec_size;
+    functions_ = shifted<bpf_func_info>(options->func_info, size, options->func_info_cnt, shift);
     if (functions_.empty()) return -EINVAL;
+    if (placed()) {
+      functions_.erase(functions_.begin(), functions_.begin() + size);
+    } else {
+      auto entry = bpf_func_info{shift, static_cast<uint32_t>(types_->entry)};
+      std::memcpy(functions_.data() + size, &entry, sizeof(entry));
+      options->func_info_cnt++;
+    }
     auto prologue = bpf_func_info{0, static_cast<uint32_t>(types_->prologue)};
     std::memcpy(functions_.data(), &prologue, sizeof(prologue));
-    auto entry = bpf_func_info{shift, static_cast<uint32_t>(types_->entry)};
-    std::memcpy(functions_.data() + options->func_info_rec_size, &entry, sizeof(entry));
     options->func_info = functions_.data();
-    options->func_info_cnt++;
 
     if (!options->line_info || options->line_info_cnt == 0) return 0;
     lines_ = shifted<bpf_line_info>(options->line_info, options->line_info_rec_size, options->line_info_cnt, shift);
@@ -95,17 +111,10 @@ class Head {
     StageTypes types;
     if (!generated_ || !addStageTypes(generated_.get(), name_, identifier(bpf_program__name(entry_)), types))
       return -ENOMEM;
-    std::set<uint32_t> starts;
-    for (size_t i = shift; i < insns.size(); i++) {
-      auto &insn = insns[i];
-      bool calls = insn.code == (BPF_JMP | BPF_CALL) && insn.src_reg == BPF_PSEUDO_CALL;
-      bool wide = insn.code == (BPF_LD | BPF_IMM | BPF_DW);
-      if (calls || (wide && insn.src_reg == BPF_PSEUDO_FUNC)) starts.insert(static_cast<uint32_t>(i + insn.imm + 1));
-      if (wide) i++;
-    }
+    auto starts = functionStarts(insns, shift);
     starts.erase(shift);
-    std::vector<bpf_func_info> records{{0, static_cast<uint32_t>(types.prologue)},
-                                       {shift, static_cast<uint32_t>(types.entry)}};
+    std::vector<bpf_func_info> records{{0, static_cast<uint32_t>(types.prologue)}};
+    if (!placed()) records.push_back({shift, static_cast<uint32_t>(types.entry)});
     for (uint32_t start : starts) {
       int32_t id = addUnknownFunction(generated_.get(), "subprogram_" + std::to_string(start - shift));
       if (id < 0) return id;
@@ -143,6 +152,7 @@ class Head {
   PrologueSpec spec_;
   std::string name_;
   std::optional<StageTypes> types_;
+  bool inPlace_;
   uint32_t shift_ = 0;
   std::vector<uint8_t> functions_, lines_;
   std::unique_ptr<btf, FreeBtf> generated_;
@@ -369,8 +379,15 @@ Result<LoadedStage> collect(bpf_object *object, const bpf_program *entry, const 
   return stage;
 }
 
-// `logLevel` of the verifier; 0: loads without a log first, which is faster, and asks for one where that fails.
-Result<LoadedStage> load(const StageSpec &spec, uint32_t logLevel) {
+// How to load. `logLevel` of the verifier; 0: without a log first, which is faster, and with one where that fails.
+// `inPlace`: the entry may belong to the stage; false afterwards where it did not.
+struct Manner {
+  uint32_t logLevel = 0;
+  bool inPlace = false;
+};
+
+Result<LoadedStage> load(const StageSpec &spec, Manner &manner) {
+  bool mayBePlaced = std::exchange(manner.inPlace, false) && !spec.trace;
   auto &wanted = spec.entries[0];
   auto opened = openObject(spec.object, spec.name);
   if (!opened) return opened.failure();
@@ -405,17 +422,22 @@ Result<LoadedStage> load(const StageSpec &spec, uint32_t logLevel) {
   bpf_program *program;
   bpf_object__for_each_program(program, object) {
     bpf_program__set_log_buf(program, log.get(), kLogSize);
-    bpf_program__set_log_level(program, logLevel);
+    bpf_program__set_log_level(program, manner.logLevel);
   }
 
+  // With tail calls of its own it has to be a function: they return to whoever called that.
+  mayBePlaced &= code.reach(bpf_program__section_name(entry), bpf_program__name(entry)).tailCalls == 0;
   Head head(entry,
             {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters,
-             spec.endings, spec.name, {0}, spec.trace},
-            name, types);
+             spec.endings, spec.name, spec.trace, {}},
+            name, types, mayBePlaced);
   int error = loadObject(object, [&](bpf_program *p, bpf_prog_load_opts *options) { return head(p, options); });
+  manner.inPlace = head.placed();
   if (error) return explain(-error, spec, {log.get(), strnlen(log.get(), kLogSize)}, head.shift());
   takeLog();
-  return collect(object, entry, declared);
+  auto stage = collect(object, entry, declared);
+  if (stage) stage->placed = head.placed();
+  return stage;
 }
 
 }  // namespace
@@ -425,11 +447,15 @@ Result<LoadedStage> loadStage(const StageSpec &spec) {
   if (spec.position >= spec.length) return refused("a stage's position lies beyond its chain's end");
   if (spec.trace && (spec.trace->sample < 1 || spec.trace->bytes < 1 || spec.trace->tag > 255))
     return refused("a trace takes a sample and bytes of 1 or more, and a tag up to 255");
-  auto stage = load(spec, 0);
+  Manner manner{.inPlace = true};
+  auto placed = load(spec, manner);
+  if (placed) return placed;
+  // What the verifier says of the function is what is told: there the instructions are the object's own.
+  auto stage = manner.inPlace ? load(spec, manner = {}) : std::move(placed);
   if (stage || stage.failure().error != ENOSPC) return stage;
   // The log had no room for all that the verifier went through, and that is what the kernel says then, not why it refused the
   // program. Before Linux 6.4 the log's end is missing as well, which would tell.
-  auto brief = load(spec, kBriefLog);
+  auto brief = load(spec, manner = {.logLevel = kBriefLog});
   if (brief || brief.failure().log.empty()) return brief;
   Failure told = brief.failure(), whole = stage.failure();
   if (whole.log.find("\nprocessed ") != std::string::npos) return Failure{told.error, whole.message, whole.log};

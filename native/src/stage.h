@@ -45,7 +45,8 @@ struct StageMap {
 };
 struct LoadedStage {
   UniqueFd program;
-  uint32_t programId;
+  uint32_t programId = 0;
+  bool placed = false;  // see inplace.h
   std::vector<StageMap> maps;
 };
 

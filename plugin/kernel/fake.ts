@@ -373,6 +373,7 @@ export class FakeKernel implements KernelPort {
     return {
       program: this.#open(program),
       programId: program.id,
+      placed: true,
       maps: maps.map(({ map, backing }) => ({
         name: map.name,
         fd: this.#open(backing),

@@ -169,6 +169,8 @@ export const traceKinds = ["arrived", "returned", "broken"] as const;
 export interface Stage {
   program: Fd;
   programId: number;
+  /** The entry's instructions belong to the stage; otherwise they are a function that it calls. */
+  placed: boolean;
   maps: { name: string; fd: Fd; id: number; pinned: boolean; internal: boolean; type: string }[];
 }
 

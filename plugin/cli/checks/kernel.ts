@@ -39,7 +39,7 @@ export function checkKernel(
   }
 }
 
-/** The first of two positions: that one has all a stage can have, a call and a tail call. */
+/** The first of two positions: that one goes on by a tail call, as all but the last do. */
 function loadProbe(kernel: KernelPort, open: number[]): Stage {
   const chain = kernel.createMap({ type: "prog_array", name: "probe_chain", keySize: 4, valueSize: 4, maxEntries: 2 });
   open.push(chain);
