@@ -381,10 +381,9 @@ static __always_inline bool peek_ethernet(struct __sk_buff *skb, const struct re
 }
 
 /*
- * What the packet itself tells: a decision, and on what it depends. The subject is put into `scratch`. A global function,
- * so that what depends on the number of prefixes is verified once, whatever the packet.
+ * What the packet itself tells: a decision, and on what it depends. The subject is put into `scratch`.
  */
-__attribute__((noinline)) __u32 guard_judge(struct __sk_buff *skb)
+static __always_inline __u32 judge(struct __sk_buff *skb)
 {
 	struct remora_packet packet;
 	struct subject *subject;
@@ -420,7 +419,8 @@ int guard(struct __sk_buff *skb)
 	struct packets *counts;
 	__u32 judged, decision, key = 0;
 
-	judged = guard_judge(skb);
+	/* So that what depends on the number of prefixes is verified once, whatever the packet. */
+	judged = remora_forget(skb, judge(skb));
 	decision = judged & 0xff;
 	subject = bpf_map_lookup_elem(&scratch, &key);
 	counts = bpf_map_lookup_elem(&packets, &key);

@@ -62,13 +62,12 @@ static __always_inline __u32 remora_network_start(struct __sk_buff *skb, const s
 }
 
 /*
- * A global function, which the verifier looks at once and by itself, as remora_walk() of packet.h: `word` is what
- * that returned. Call remora_set_tos().
+ * Gives the byte's bits under `mask` the value `bits`. 1: changed; 0: they were so; -1: the packet has no such byte, or
+ * there was no memory, and nothing is changed. Direct packet pointers are invalid afterwards; `packet` is not.
  */
-__attribute__((noinline, weak)) int remora_rewrite_tos(struct __sk_buff *skb, __u64 word, __u32 mask, __u32 bits)
+static __always_inline int remora_set_tos(struct __sk_buff *skb, const struct remora_packet *packet, __u8 mask,
+					  __u8 bits)
 {
-	const union remora_packet_word found = { .word = word };
-	const struct remora_packet *packet = &found.packet;
 	__u32 shift = remora_tos_shift(packet), at, sum;
 	__be16 header[6]; /* up to and with IPv4's checksum */
 	__be16 before, after;
@@ -88,18 +87,6 @@ __attribute__((noinline, weak)) int remora_rewrite_tos(struct __sk_buff *skb, __
 	header[5] = ~(sum + (sum >> 16));
 	/* Byte and checksum at once: either both are written or, without memory, neither. */
 	return bpf_skb_store_bytes(skb, at, header, sizeof(header), 0) ? -1 : 1;
-}
-
-/*
- * Gives the byte's bits under `mask` the value `bits`. 1: changed; 0: they were so; -1: the packet has no such byte, or
- * there was no memory, and nothing is changed. Direct packet pointers are invalid afterwards; `packet` is not.
- */
-static __always_inline int remora_set_tos(struct __sk_buff *skb, const struct remora_packet *packet, __u8 mask,
-					  __u8 bits)
-{
-	const union remora_packet_word found = { .packet = *packet };
-
-	return remora_rewrite_tos(skb, found.word, mask, bits);
 }
 
 /* Tells the receiver of congestion, where the sender knows ECN. Whether the packet says so now. */
