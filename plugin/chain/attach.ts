@@ -16,7 +16,8 @@
  *  6. the journal takes the record's name: the attachment is whole.
  *
  * DEL and another ADD remove each of these states by the folder's name, and so does gc where no link is attached. An error at
- * any step takes back all earlier ones, in reverse, and is the one that is reported.
+ * any step takes back all earlier ones, in reverse, and is the one that is reported. Where a chain cannot be taken off its
+ * device again, the pins it needs stay, as after an interrupted DEL.
  */
 
 import type { KernelPort } from "../kernel/port.ts";
@@ -53,6 +54,7 @@ export function attach(
   }
   const pins = pinsOf(plan.bpffs, plan.id);
   const undo = new Undo();
+  const unhook = new Undo();
   using handles = new Handles(kernel);
   try {
     claimFolder(kernel, pins, undo);
@@ -62,13 +64,26 @@ export function attach(
     pinGeneration(kernel, plan, generation, pins, undo);
     writeRecord(kernel, pins.nextRecord, recordOf(plan, generation), undo);
     if (lock?.held() === false) throw overtaken(plan.id);
-    for (const place of chainPlaces) link(kernel, plan, generation, place, pins, handles, undo);
+    for (const place of chainPlaces) link(kernel, plan, generation, place, pins, handles, unhook);
     // Once more: the name that is given away now must not be that of another ADD, which came after a DEL.
     if (lock?.held() === false) throw overtaken(plan.id);
     finish(kernel, pins);
   } catch (error) {
-    undo.unwind(report);
+    if (unhook.unwind(report)) undo.unwind(report);
+    else dropJournal(kernel, pins, report);
     throw byOvertaking(error, plan.id) ?? error;
+  }
+}
+
+/**
+ * What could not be taken off its device needs the pins: without them its chain would be empty, and drop all packets. Without the
+ * journal it is what an interrupted DEL leaves, and whoever comes next removes it: DEL, another ADD, or gc.
+ */
+function dropJournal(kernel: KernelPort, pins: AttachmentPins, report: (error: unknown) => void): void {
+  try {
+    kernel.removePin(pins.nextRecord);
+  } catch (error) {
+    report(error);
   }
 }
 

@@ -67,7 +67,8 @@ function change(kernel: FakeKernel): void {
 const names = (kernel: FakeKernel, direction: "ingress" | "egress"): string =>
   kernel
     .chains(direction)
-    .map((chain) => chain.map(({ name }) => name).join(" "))
+    // A filter whose chain has lost its stages drops packets.
+    .map((chain) => chain.map(({ name }) => name).join(" ") || "(emptied)")
     .join(" | ");
 /** Which chain packets meet, in both directions, by the record as by the filters. */
 function state(kernel: FakeKernel): "first" | "second" {
@@ -198,6 +199,34 @@ for (const [when, prepare] of [
       assert.equal(kernel.left(), [], at);
     }
   });
+
+test("an ADD that fails once a filter hangs, and cannot take back all: no filter without its whole chain", () => {
+  const operations = operationsOf(add);
+  const hangs = operations.findIndex((operation) => operation.startsWith("attachFilter"));
+  const gc = (kernel: FakeKernel): unknown => collect(kernel, bpffs, { graceSeconds: 0, now: kernel.clock });
+  const nexts = [del, add, gc];
+  let stuck = 0;
+  for (let first = hangs + 1; first < operations.length; first++)
+    for (let second = first + 1; ; second++) {
+      const kernel = machine();
+      kernel.failAt(first + 1, "EIO");
+      kernel.failAt(second + 1, "EIO");
+      caught(() => watched(kernel, () => add(kernel)));
+      if (kernel.operations.length <= second) break;
+      const at = [first, second].map((index) => `${index + 1}: ${kernel.operations[index]}`).join(", ");
+      kernel.calm();
+      const added = kernel.files().includes(pins.record);
+      if (!added && kernel.files().some((path) => path.includes("/filter_"))) stuck++;
+      const next = nexts[second % nexts.length] ?? del;
+      watched(kernel, () => next(kernel));
+      // All that failed of an ADD that is attached is a close.
+      if (added && next === gc) state(kernel);
+      if (next === add) state(kernel);
+      if (added || next === add) del(kernel);
+      assert.equal(kernel.left(), [], at);
+    }
+  assert.ok(stuck > operations.length - hangs, `${stuck} times a filter could not be taken off`);
+});
 
 for (const [then, mend] of [
   ["DEL", nothing],

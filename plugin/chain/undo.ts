@@ -16,16 +16,22 @@ export class Undo {
     this.#steps.push(step);
   }
 
-  /** Takes everything back, the last step first. A step that fails does not keep the others from being tried. */
-  unwind(report: (error: unknown) => void): void {
+  /**
+   * Takes everything back, the last step first. A step that fails does not keep the others from being tried.
+   * @returns whether none has failed.
+   */
+  unwind(report: (error: unknown) => void): boolean {
+    let whole = true;
     for (const step of this.#steps.reverse()) {
       try {
         step();
       } catch (error) {
+        whole = false;
         report(error);
       }
     }
     this.#steps = [];
+    return whole;
   }
 }
 
