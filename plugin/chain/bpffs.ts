@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Pins need a bpffs; here is what to say where there is none. */
+/** Pins need a bpffs; here is what to say where there is none, or none that takes them. */
 
 import { code, RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
@@ -19,5 +19,26 @@ export function requireBpffs(kernel: KernelPort, bpffs: string): void {
   throw new RemoraError(
     code.notAvailable,
     `${root} is not on a bpffs, so no chain can be attached; mount one: ${mountCommand(root)}`,
+  );
+}
+
+/** The command that makes a mount of this place take names again. */
+export function remountCommand(mount: string): string {
+  return `mount -o remount,rw ${mount}`;
+}
+
+/**
+ * What an ADD will need that has something to attach; it finds out itself.
+ *
+ * @throws RemoraError notAvailable, with the remedy, where the root does not lie on a bpffs or that is read-only; KernelError.
+ */
+export function requireWritableBpffs(kernel: KernelPort, bpffs: string): void {
+  requireBpffs(kernel, bpffs);
+  const root = rootOf(bpffs);
+  const mount = kernel.readOnlyMount(root);
+  if (mount === undefined) return;
+  throw new RemoraError(
+    code.notAvailable,
+    `${mount} is mounted read-only, so no chain can be attached in ${root}; mount it for writing: ${remountCommand(mount)}`,
   );
 }

@@ -79,7 +79,7 @@ async function examine(tools: Tools, places: Places): Promise<Check[]> {
     ...(memlock === undefined ? [] : [memlock]),
     ...(await withKernel(tools, async (kernel) => [
       ...checkKernel(kernel, release, entry?.hook),
-      checkBpffs(bpffs, (path) => kernel.isBpffs(path)),
+      checkBpffs(bpffs, kernel),
       ...checkLists(kernel, bpffs),
       ...(await checkPrograms(places.programDirs ?? entry?.programDirs ?? [defaultProgramDir], kernel)),
       ...(config === undefined ? [] : await checkChain(config, kernel)),

@@ -143,6 +143,8 @@ export class FakeKernel implements KernelPort {
   largeFilter = false;
   /** The clsact qdisc is missing as well. */
   withoutClsact = false;
+  /** The bpffs is mounted read-only, as those see it who ask. */
+  readOnly = false;
   /** Folders outside of the bpffs that this process does not see; it sees all others. */
   hidden: string[] = [];
   /** What each interface has. */
@@ -714,6 +716,10 @@ export class FakeKernel implements KernelPort {
   isBpffs(path: string): boolean {
     this.#step(`isBpffs ${path}`);
     return path === this.mount || path.startsWith(`${this.mount}/`);
+  }
+  readOnlyMount(path: string): string | undefined {
+    this.#step(`readOnlyMount ${path}`);
+    return this.readOnly ? this.mount : undefined;
   }
 
   // ---- inside --------------------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@
  */
 import { createHash } from "node:crypto";
 import {
+  accessSync,
+  constants,
   fstatSync,
   lstatSync,
   mkdirSync,
   readdirSync,
+  realpathSync,
   renameSync,
   rmdirSync,
   statfsSync,
@@ -33,6 +36,7 @@ type Addon = Omit<
   | "modified"
   | "hasFolder"
   | "isBpffs"
+  | "readOnlyMount"
 > & {
   inspectObject(object: Buffer): Omit<ObjectInfo, "sha256">;
   /** Throws where the path names no network namespace. */
@@ -48,6 +52,7 @@ const hints: Record<string, Record<string, string | undefined>> = {
     EPERM: "it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, in the initial user namespace",
     EACCES: "it takes root",
     ENOSYS: "this kernel has no bpf(2)",
+    EROFS: "the bpffs is mounted read-only",
     EMFILE: "the process has no file descriptor left: raise its limit (ulimit -n)",
   },
   // The verifier's, of a program.
@@ -124,6 +129,7 @@ const undone: { [Name in keyof KernelPort]: (...args: Parameters<KernelPort[Name
   modified: (path) => `${path} was not read`,
   hasFolder: (path) => `${path} was not looked for`,
   isBpffs: (path) => `${path} was not read`,
+  readOnlyMount: (path) => `${path} cannot be written`,
 };
 
 /** Every field, so that the addon need not ask what is there. */
@@ -165,6 +171,7 @@ export function createNativeKernel(): KernelPort {
     hasFolder: (path) =>
       unless(["ENOENT", "ENOTDIR"], false, () => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false),
     isBpffs,
+    readOnlyMount,
   });
 }
 
@@ -173,6 +180,25 @@ function isBpffs(path: string): boolean {
   if (type !== undefined) return type === bpffsMagic;
   const parent = dirname(path);
   return parent !== path && isBpffs(parent);
+}
+
+function readOnlyMount(path: string): string | undefined {
+  try {
+    accessSync(path, constants.W_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EROFS") return mountPoint(realpathSync(path));
+    const parent = dirname(path);
+    if (code === "ENOENT" && parent !== path) return readOnlyMount(parent);
+    throw error;
+  }
+}
+
+/** The highest folder above the path, or it itself, of the same file system. */
+function mountPoint(path: string): string {
+  const parent = dirname(path);
+  return parent === path || statSync(parent).dev !== statSync(path).dev ? path : mountPoint(parent);
 }
 
 /** The value of `run`, or `fallback` where it fails with one of these errnos: there was nothing to be done. */

@@ -442,4 +442,9 @@ export interface KernelPort {
   hasFolder(path: string): boolean;
   /** True where the path (or the nearest parent that exists) lies on a bpffs. */
   isBpffs(path: string): boolean;
+  /**
+   * Where nothing can be made at the path (or in the nearest parent that exists) because it is mounted read-only: the mount's
+   * point. Undefined otherwise. EACCES where this process may make nothing there.
+   */
+  readOnlyMount(path: string): string | undefined;
 }

@@ -1,44 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * STATUS: whether an ADD could work. It names the first reason why not: no bpffs, BPF not permitted, a program directory
- * that is not to be trusted, a node-wide chain that cannot be had, planned or attached on this kernel. A program that may be
+ * STATUS: whether an ADD could work. It names the first reason why not: no bpffs that can be written, BPF not permitted, a
+ * program directory that is not to be trusted, a node-wide chain that cannot be had, planned or attached on this kernel. A program that may be
  * missing is no reason, nor is a kernel without TCX to a node whose pods need have no programs.
  */
 
 import { openCatalog } from "../catalog/catalog.ts";
-import { requireBpffs } from "../chain/bpffs.ts";
+import { requireWritableBpffs } from "../chain/bpffs.ts";
+import { asRemoraError } from "../chain/explain.ts";
 import { chooseHook } from "../chain/hook.ts";
 import { needsHostEnd, requireTcxAtHost } from "../chain/places.ts";
 import { type PlanInput, plan, policyOf } from "../chain/plan.ts";
 import type { StatusRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
+import type { NodeConfig } from "../model.ts";
 import { select } from "../select/select.ts";
 import type { Context } from "./context.ts";
 
-/** @throws RemoraError notAvailable. */
+/** @throws RemoraError notAvailable, whatever the reason. */
 export async function status({ kernel }: Context, { config }: StatusRequest): Promise<void> {
-  requireBpffs(kernel, config.bpffs);
-  requireBpf(kernel);
   try {
-    const catalog = await openCatalog(config.programDirs, kernel);
-    for (const { state } of catalog.directories) if (state instanceof RemoraError) throw state;
-    // The node-wide chain, as an ADD of a pod without wishes of its own would select it.
-    const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
-    const { hook, why } = chooseHook(kernel, config.hook);
-    // What may be missing is left out by an ADD, and no reason.
-    const required = selected.filter((one) => policyOf(one, config) === "closed");
-    if (hook === "clsact") requireTcxAtHost(required, why);
-    const able = hook === "tcx" ? selected : selected.filter((one) => !needsHostEnd([one]));
-    plan({ ...anywhere, config, hook, selected: able, missing });
-    if (required.length > 0 && hook === "tcx") requireTcx(kernel);
-  } catch (error) {
-    if (!(error instanceof RemoraError)) throw error;
+    requireWritableBpffs(kernel, config.bpffs);
+    requireBpf(kernel);
+    await requireChain(kernel, config);
+  } catch (thrown) {
+    const error = asRemoraError(thrown);
+    if (!(error instanceof RemoraError) || error.code === code.notAvailable) throw error;
     throw new RemoraError(code.notAvailable, `no pod could be given its chain: ${error.message}`, {
       details: error.details,
       cause: error,
     });
   }
+}
+
+/** The node-wide chain, as an ADD of a pod without wishes of its own would select it. */
+async function requireChain(kernel: KernelPort, config: NodeConfig): Promise<void> {
+  const catalog = await openCatalog(config.programDirs, kernel);
+  for (const { state } of catalog.directories) if (state instanceof RemoraError) throw state;
+  const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
+  const { hook, why } = chooseHook(kernel, config.hook);
+  // What may be missing is left out by an ADD, and no reason.
+  const required = selected.filter((one) => policyOf(one, config) === "closed");
+  if (hook === "clsact") requireTcxAtHost(required, why);
+  const able = hook === "tcx" ? selected : selected.filter((one) => !needsHostEnd([one]));
+  plan({ ...anywhere, config, hook, selected: able, missing });
+  if (required.length > 0 && hook === "tcx") requireTcx(kernel);
 }
 
 /** What a plan needs to know of a pod, and does not look at. */

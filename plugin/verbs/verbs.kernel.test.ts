@@ -346,6 +346,31 @@ test("GC and STATUS", async () => {
   assert.equal(files(it.bpffs), []);
 });
 
+test("STATUS: a bpffs that is read-only, or not this user's, is not available; ADD says why as well", async () => {
+  using it = pod("give");
+  const asked = it.request({ config: { chain: [give(0)] } });
+  const mount = join(it.bpffs, "..");
+  run("mount", "-o", "remount,ro", mount);
+  const readOnly = await refusal(it.verbs.status(asked));
+  assert.is(readOnly.code, code.notAvailable, readOnly.message);
+  assert.ok(readOnly.message.includes(`${mount} is mounted read-only`), readOnly.message);
+  assert.ok(readOnly.message.endsWith(`: mount -o remount,rw ${mount}`), readOnly.message);
+  assert.match((await refusal(it.verbs.add(asked))).message, /Read-only file system|read-only/);
+  // As it says.
+  run("mount", "-o", "remount,rw", mount);
+  await it.verbs.status(asked);
+  process.seteuid?.(65534);
+  let denied: RemoraError;
+  try {
+    denied = await refusal(it.verbs.status(asked));
+  } finally {
+    process.seteuid?.(0);
+  }
+  assert.is(denied.code, code.notAvailable, denied.message);
+  assert.match(denied.message, /was not read: permission denied \(it takes root\) \(EACCES\)/);
+  await it.verbs.status(asked);
+});
+
 test("a pod without that interface, a node without bpffs", async () => {
   using it = pod("give");
   const chain = [give(0)];

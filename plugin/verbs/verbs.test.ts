@@ -339,8 +339,22 @@ test("STATUS: fine, and each reason why not", async () => {
   await it.verbs.status(asked);
   assert.equal(it.kernel.left(), []);
 
-  it.kernel.failAt(2, "EPERM");
+  it.kernel.failAt(3, "EPERM");
   assert.match((await refusal(it.verbs.status(asked))).message, /BPF cannot be used/);
+
+  // Without permission nothing can be told of the bpffs, and no ADD could work.
+  for (const nth of [1, 2]) {
+    it.kernel.failAt(nth, "EACCES");
+    const denied = await refusal(it.verbs.status(asked));
+    assert.is(denied.code, code.notAvailable, `operation ${nth}`);
+    assert.match(denied.message, /^no pod could be given its chain: .*EACCES/);
+  }
+
+  it.kernel.readOnly = true;
+  const readOnly = await refusal(it.verbs.status(asked));
+  assert.is(readOnly.code, code.notAvailable);
+  assert.match(readOnly.message, /\/sys\/fs\/bpf is mounted read-only.*: mount -o remount,rw \/sys\/fs\/bpf$/);
+  it.kernel.readOnly = false;
 
   const missing = it.request({ config: { chain: chain("a", "gone") } });
   const error = await refusal(it.verbs.status(missing));

@@ -66,22 +66,27 @@ test("locked memory counts before Linux 5.11 only", () => {
   assert.match(limited?.found ?? "", "65536 bytes");
 });
 
-test("bpffs: the remedy mounts the customary place, or the one in question", () => {
-  assert.is(checkBpffs("/sys/fs/bpf/remora", () => true).state, "ok");
-  assert.equal(
-    checkBpffs("/sys/fs/bpf/remora", () => false),
-    {
-      check: "bpffs",
-      state: "missing",
-      found: "/sys/fs/bpf/remora is not on a bpffs",
-      remedy: "mount -t bpf bpf /sys/fs/bpf",
-    },
-  );
-  assert.is(checkBpffs("/run/pins", () => false).remedy, "mount -t bpf bpf /run/pins");
-  const failing = checkBpffs("/run/pins", () => {
-    throw new Error("statfs: EACCES");
+test("bpffs: the remedy mounts the customary place, or the one in question, or lets it be written", () => {
+  const kernel = (isBpffs: () => boolean, mount?: string) => ({ isBpffs, readOnlyMount: () => mount });
+  const [yes, no] = [() => true, () => false];
+  assert.is(checkBpffs("/sys/fs/bpf/remora", kernel(yes)).state, "ok");
+  assert.equal(checkBpffs("/sys/fs/bpf/remora", kernel(no)), {
+    check: "bpffs",
+    state: "missing",
+    found: "/sys/fs/bpf/remora is not on a bpffs",
+    remedy: "mount -t bpf bpf /sys/fs/bpf",
   });
-  assert.is(failing.found, "statfs: EACCES");
+  assert.is(checkBpffs("/run/pins", kernel(no)).remedy, "mount -t bpf bpf /run/pins");
+  assert.equal(checkBpffs("/run/pins/remora", kernel(yes, "/run/pins")), {
+    check: "bpffs",
+    state: "missing",
+    found: "/run/pins is mounted read-only",
+    remedy: "mount -o remount,rw /run/pins",
+  });
+  const throws = () => {
+    throw new Error("statfs: EACCES");
+  };
+  assert.is(checkBpffs("/run/pins", kernel(throws)).found, "statfs: EACCES");
 });
 
 test.run();

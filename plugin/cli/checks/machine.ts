@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the machine's own files in /proc and /sys tell. Each check takes a file's text, undefined where there is none. */
 
-import { mountCommand } from "../../chain/bpffs.ts";
+import { mountCommand, remountCommand } from "../../chain/bpffs.ts";
+import type { KernelPort } from "../../kernel/port.ts";
 import { type Check, reasonOf } from "./check.ts";
 
 /** `[6, 18]` of `6.18.44-generic`; [0, 0] of anything else. */
@@ -100,12 +101,15 @@ export function checkMemlock(release: string | undefined, limits: string | undef
   };
 }
 
-export function checkBpffs(bpffs: string, isBpffs: (path: string) => boolean): Check {
+export function checkBpffs(bpffs: string, kernel: Pick<KernelPort, "isBpffs" | "readOnlyMount">): Check {
   const check = "bpffs";
   try {
-    if (isBpffs(bpffs)) return { check, state: "ok", found: bpffs };
+    if (!kernel.isBpffs(bpffs))
+      return { check, state: "missing", found: `${bpffs} is not on a bpffs`, remedy: mountCommand(bpffs) };
+    const mount = kernel.readOnlyMount(bpffs);
+    if (mount === undefined) return { check, state: "ok", found: bpffs };
+    return { check, state: "missing", found: `${mount} is mounted read-only`, remedy: remountCommand(mount) };
   } catch (error) {
     return { check, state: "missing", found: reasonOf(error), remedy: mountCommand(bpffs) };
   }
-  return { check, state: "missing", found: `${bpffs} is not on a bpffs`, remedy: mountCommand(bpffs) };
 }
