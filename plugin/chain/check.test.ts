@@ -134,6 +134,22 @@ test("the interface and its namespace", () => {
   });
 });
 
+test("a path that is no network namespace is a wrong CNI_NETNS, as in an ADD", () => {
+  for (const errno of ["EINVAL", "ENOTDIR"]) {
+    const kernel = attached();
+    kernel.interfere = (operation) => {
+      if (operation.startsWith("findInterface")) kernel.failAt(0, errno);
+    };
+    assert.throws(
+      () => check(kernel, bpffs, id, netns),
+      (error: unknown) =>
+        error instanceof RemoraError &&
+        error.code === code.invalidEnvironment &&
+        error.message === `CNI_NETNS: there is no network namespace at ${netns}`,
+    );
+  }
+});
+
 test("a link that the record does not know of", () => {
   const kernel = machine();
   attach(kernel, plan(input(kernel, [select(kernel, "a", { directions: ["ingress"] })])));

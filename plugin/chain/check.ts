@@ -13,6 +13,7 @@ import { type Fd, KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { u32 } from "./bytes.ts";
 import { type Hook, hooks } from "./hook.ts";
+import { noNamespace } from "./namespace.ts";
 import { programsAhead, wordsFor } from "./order.ts";
 import { type AttachmentPins, nodeMapPins, pinsOf } from "./pins.ts";
 import { type ChainPlace, chainPlaces, hookAt, requireHostEnd } from "./places.ts";
@@ -33,7 +34,7 @@ import { Handles } from "./undo.ts";
  *
  * @param netns the path that the runtime names today.
  * @returns the record, or undefined where there is nothing at all: whether that is right, the caller knows.
- * @throws RemoraError attachmentDiffers with the first difference; KernelError.
+ * @throws RemoraError attachmentDiffers with the first difference, invalidEnvironment where `netns` is no namespace; KernelError.
  */
 export function check(
   kernel: KernelPort,
@@ -68,8 +69,9 @@ function checkInterface(kernel: KernelPort, record: AttachmentRecord, id: Attach
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     if (error.code === "ENODEV") throw differs(`interface ${id.ifname} is not in ${netns} any more`);
+    // It was there at the ADD.
     if (error.code === "ENOENT") throw differs(`the network namespace ${netns} is not there any more`);
-    throw error;
+    throw noNamespace(netns, error) ?? error;
   }
   if (!isSameNamespace(record.namespace, found.namespace))
     throw differs(

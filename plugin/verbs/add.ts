@@ -16,6 +16,7 @@ import { asRemoraError } from "../chain/explain.ts";
 import { EntryFailed } from "../chain/generation.ts";
 import { chooseHook } from "../chain/hook.ts";
 import { claim, lockDeadlines } from "../chain/lock.ts";
+import { noNamespace } from "../chain/namespace.ts";
 import { pinsOf } from "../chain/pins.ts";
 import { findHostEnd, needsHostEnd, requireTcxAtHost } from "../chain/places.ts";
 import { type ChainPlan, type PlanInput, plan, plannedPlaces, policyOf } from "../chain/plan.ts";
@@ -158,12 +159,8 @@ function findInterface({ kernel }: Context, { netns, ifname, prevResult }: AddRe
   try {
     return kernel.findInterface(netns, ifname);
   } catch (error) {
-    if (!(error instanceof KernelError) || !["ENODEV", "ENOENT", "EINVAL"].includes(error.code)) throw error;
-    // EINVAL: the path is a file without a namespace, as an unmounted /run/netns entry is.
-    if (error.code !== "ENODEV")
-      throw new RemoraError(code.invalidEnvironment, `CNI_NETNS: there is no network namespace at ${netns}`, {
-        cause: error,
-      });
+    if (!(error instanceof KernelError)) throw error;
+    if (error.code !== "ENODEV") throw noNamespace(netns, error) ?? error;
     const made = prevResult.interfaces.filter(({ sandbox }) => sandbox !== "").map(({ name }) => name);
     throw new RemoraError(
       code.noInterface,

@@ -377,6 +377,16 @@ test("a pod without that interface, a node without bpffs", async () => {
   assert.is((await refusal(it.verbs.add(it.request({ ifname: "eth9", config: { chain } })))).code, code.noInterface);
   const gone = it.request({ netns: "/run/netns/remora-nowhere", config: { chain } });
   assert.is((await refusal(it.verbs.add(gone))).code, code.invalidEnvironment);
+  const attached = it.request({ config: { chain } });
+  await it.verbs.add(attached);
+  for (const netns of ["/etc/hostname", "/etc/hostname/net", "/proc/self/ns/mnt", "/"])
+    for (const verb of ["add", "check"] as const) {
+      const error = await refusal(it.verbs[verb]({ ...attached, netns }));
+      assert.is(error.code, code.invalidEnvironment, error.message);
+      assert.match(error.message, new RegExp(`CNI_NETNS: there is no network namespace at ${netns}$`));
+    }
+  await it.verbs.check(attached);
+  await it.verbs.del(attached);
   const nowhere = it.request({ config: { chain, bpffs: join(it.world.dir, "plain") } });
   for (const verb of ["add", "status"] as const)
     assert.is((await refusal(it.verbs[verb](nowhere))).code, code.notAvailable);
