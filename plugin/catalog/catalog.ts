@@ -18,8 +18,9 @@ import { didYouMean, listed, quote } from "./words.ts";
 
 const objectEnd = ".bpf.o";
 const manifestEnd = ".yaml";
-const largestObject = 16 * 1024 * 1024;
-const largestManifest = 64 * 1024;
+/** Bytes. */
+export const largestObject = 16 * 1024 * 1024;
+export const largestManifest = 64 * 1024;
 
 export const defaultPriority = 500;
 /** UNSPEC, OK and PIPE: what a program returns that has no objection. */

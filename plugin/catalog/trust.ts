@@ -9,9 +9,10 @@
  */
 
 import type { Stats } from "node:fs";
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
+import { constants, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { dirname, isAbsolute, join, sep } from "node:path";
 import { code, RemoraError } from "../errors.ts";
+import { readRegularFile } from "./file.ts";
 
 /** What the kernel allows on one path, too (`MAXSYMLINKS`). */
 const mostSymlinks = 40;
@@ -142,29 +143,14 @@ export function readTrustedFile(directory: TrustedDirectory, name: string, maxBy
       const remedy = `put a copy in its place: cp --remove-destination ${quoted(real)} ${quoted(path)}`;
       throw untrusted(path, `it is a symlink that leads out of its directory, to ${real}`, remedy);
     }
-    // O_NONBLOCK: a FIFO must be refused, not waited for.
-    const file = openSync(real, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    try {
-      const stat = fstatSync(file);
-      if (!stat.isFile()) throw untrusted(path, "it is not a regular file", "put a regular file in its place");
-      requireRootOwned(real, stat);
-      requireOnlyRootWrites(real, stat);
-      return readBounded(file, path, stat.size, maxBytes);
-    } finally {
-      closeSync(file);
-    }
+    return readRegularFile(real, {
+      maxBytes,
+      flags: constants.O_NOFOLLOW,
+      refuse: (wrong, remedy) => untrusted(path, wrong, remedy),
+      examine(stat) {
+        requireRootOwned(real, stat);
+        requireOnlyRootWrites(real, stat);
+      },
+    });
   });
-}
-
-function readBounded(file: number, path: string, size: number, maxBytes: number): Buffer {
-  const tooLarge = () => untrusted(path, `it is larger than ${maxBytes} bytes`, "put a smaller file in its place");
-  if (size > maxBytes) throw tooLarge();
-  // One byte more than it should have: a file that grows meanwhile is noticed.
-  const bytes = Buffer.alloc(size + 1);
-  let length = 0;
-  for (let read = -1; read !== 0 && length < bytes.length; length += read) {
-    read = readSync(file, bytes, length, bytes.length - length, null);
-  }
-  if (length > size) throw untrusted(path, "it grew while it was read", "write a new file and rename it into place");
-  return bytes.subarray(0, length);
 }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { RemoraError } from "../errors.ts";
+import { largestManifest, largestObject } from "../catalog/catalog.ts";
+import { code, RemoraError } from "../errors.ts";
 import { FakeKernel, type ObjectSketch } from "../kernel/fake.ts";
 import type { ObjectInfo } from "../kernel/port.ts";
-import { inspect, type ObjectView, renderObject } from "./inspect.ts";
+import { inspect, type ObjectView, readObject, renderObject } from "./inspect.ts";
 import type { Page } from "./terminal.ts";
 
 const page: Page = { width: 100, paint: (text) => text };
@@ -59,6 +61,58 @@ test("a manifest beside the object names the entries", async () => {
     assert.equal(entries, [{ direction: "egress", function: "two", section: "tc" }]);
     writeFileSync(join(folder, "x.yaml"), "entries: 1\n");
     assert.match((await view(sketch, path)).chain.reason ?? "", "unknown field entries");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("a file that is none, or too large, is refused and not waited for", () => {
+  const folder = mkdtempSync(join(tmpdir(), "remora-inspect-"));
+  try {
+    const path = join(folder, "x.bpf.o");
+    const said = (text: string) => (error: unknown) =>
+      error instanceof RemoraError && error.code === code.ioFailure && error.message === text;
+    execFileSync("mkfifo", [path]);
+    const irregular = `${path} cannot be read: it is not a regular file; name an object file`;
+    assert.throws(() => readObject(path), said(irregular));
+    rmSync(path);
+    mkdirSync(path);
+    assert.throws(() => readObject(path), said(irregular));
+    rmSync(path, { recursive: true });
+    assert.throws(
+      () => readObject(path),
+      said(`${path} cannot be read: ENOENT: no such file or directory; name an object file`),
+    );
+    writeFileSync(path, "");
+    truncateSync(path, largestObject + 1);
+    assert.throws(
+      () => readObject(path),
+      said(`${path} cannot be read: it is larger than 16777216 bytes; name an object file`),
+    );
+    truncateSync(path, largestObject);
+    assert.is(readObject(path).length, largestObject);
+    // In /proc a file does not say its length, and a link leads to it.
+    assert.throws(
+      () => readObject("/proc/self/status"),
+      said("/proc/self/status cannot be read: it is longer than it says, or grows; name an object file"),
+    );
+    symlinkSync(path, join(folder, "link"));
+    assert.is(readObject(join(folder, "link")).length, largestObject);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("a manifest that is no file, or too large, is said and not waited for", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "remora-inspect-"));
+  try {
+    const manifest = join(folder, "x.yaml");
+    const reason = async () => (await view({}, join(folder, "x.bpf.o"))).chain.reason;
+    execFileSync("mkfifo", [manifest]);
+    assert.is(await reason(), `${manifest} cannot be read: it is not a regular file; put the manifest in its place`);
+    rmSync(manifest);
+    writeFileSync(manifest, "#".repeat(largestManifest + 1));
+    assert.match((await reason()) ?? "", "x.yaml cannot be read: it is larger than 65536 bytes");
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `remora inspect FILE`: one object, whoever it belongs to; nothing is loaded, unless --load asks for it. */
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename } from "node:path";
+import { largestManifest, largestObject } from "../catalog/catalog.ts";
 import { checkEntry, findEntry } from "../catalog/entry.ts";
+import { readRegularFile } from "../catalog/file.ts";
 import { type Manifest, readManifest } from "../catalog/manifest.ts";
 import { type ParameterDescription, readParameters, setParameter } from "../catalog/parameters.ts";
 import { BadTag, type MapTags, mapTags } from "../catalog/tags.ts";
@@ -182,13 +184,19 @@ function tagsIn(tags: readonly string[]): MapTags {
   }
 }
 
-function readObject(path: string): Buffer {
+/** @throws RemoraError ioFailure, also for what the catalog would not take: no regular file, or too large. */
+export function readObject(path: string): Buffer {
+  return readNamed(path, largestObject, "name an object file");
+}
+
+function readNamed(path: string, maxBytes: number, remedy: string): Buffer {
+  const failure = (why: string, cause?: unknown): RemoraError =>
+    new RemoraError(code.ioFailure, `${path} cannot be read: ${why}; ${remedy}`, { cause });
   try {
-    return readFileSync(path);
+    return readRegularFile(path, { maxBytes, refuse: (wrong) => failure(wrong) });
   } catch (error) {
-    // Of a directory node:fs does not say the name.
-    const why = (error as Error).message.replace(/^(E[A-Z0-9]+: .*?),.*$/s, "$1");
-    throw new RemoraError(code.ioFailure, `${path} cannot be read: ${why}; name an object file`, { cause: error });
+    if (error instanceof RemoraError) throw error;
+    throw failure((error as Error).message.replace(/^(E[A-Z0-9]+: .*?),.*$/s, "$1"), error);
   }
 }
 
@@ -210,7 +218,8 @@ function manifestBeside(path: string): string | undefined {
 async function manifestOf(path: string): Promise<Manifest | undefined> {
   const manifest = manifestBeside(path);
   if (manifest === undefined) return undefined;
-  return readManifest(manifest, readFileSync(manifest, "utf8"), (await import("yaml")).parse);
+  const text = readNamed(manifest, largestManifest, "put the manifest in its place").toString("utf8");
+  return readManifest(manifest, text, (await import("yaml")).parse);
 }
 
 async function entriesOf(path: string, manifest: string | undefined, info: ObjectInfo): Promise<ObjectView["entries"]> {
