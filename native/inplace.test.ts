@@ -12,8 +12,12 @@ char _license[] SEC("license") = "GPL";
 `;
 
 /** A program written in instructions; the mark is at r1 + 8, and 10 * mark + 5 is left there. */
-const written = (body: string): string => `${head}
-SEC("tc") __attribute__((naked)) int entry(struct __sk_buff *skb) { asm volatile("${body.trim().split("\n").join("\\n")}"); }`;
+const written = (body: string, ...others: string[]): string =>
+  [body, ...others].reduce(
+    (text, body, i) =>
+      `${text} SEC("tc") __attribute__((naked)) int entry${i || ""}(struct __sk_buff *skb) { asm volatile("${body.trim().split("\n").join("\\n")}"); }`,
+    head,
+  );
 
 /** One that uses each of the registers that calls keep, and so much stack; the mark is right if none of them was lost. */
 const keepsAll = (slot: number, more = ""): string =>
@@ -152,6 +156,41 @@ test("a program that writes where its context waits is refused in that place, an
     *(u64 *)(r2 + 0) = r8`;
   assert.equal(runs(world, keepsAll(8, hidden)), passed(false));
   assert.equal(runs(world, keepsAll(8, hidden.replace("-2", "-3"))), passed(true), "deeper than that it may write");
+});
+
+test("a load from the packet that ends a program ends that program alone", () => {
+  using world = scratch();
+  // Beyond the packet it is as if the program returned 0; of a stage it would be the end of the chain.
+  const body = (load: string): string => `
+    r6 = r1
+    r7 = *(u32 *)(r1 + 8)
+    r7 *= 10
+    r7 += 5
+    *(u32 *)(r1 + 8) = r7
+    r1 = 100
+    ${load}
+    r0 = 2
+    exit`;
+  const text = written(body("r0 = *(u8 *)skb[100]"), body("r0 = *(u16 *)skb[r1]"));
+  assert.equal(runs(world, text), passed(false));
+  assert.equal(runs(world, text, { more: { entry: "entry1" } }), passed(false));
+});
+
+test("what a program has not set it does not find set by its stage", () => {
+  using world = scratch();
+  const object = readFileSync(
+    world.compile({
+      text: written(
+        "exit",
+        "r2 = *(u32 *)(r1 + 8)\nif r2 == 1 goto +1\nr0 = 0\nexit",
+        "r0 = r6\nexit",
+        "r0 = r6\nr7 = 1\nr8 = 1\nr9 = 1\nexit",
+      ),
+    }),
+  );
+  const load = (entry: string) => () => new Chain([{ object, entry }])[Symbol.dispose]();
+  for (const entry of ["entry", "entry1"]) assert.throws(load(entry), /R0 !read_ok/);
+  for (const entry of ["entry2", "entry3"]) assert.throws(load(entry), /R6 !read_ok/);
 });
 
 test.run();

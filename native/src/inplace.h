@@ -19,7 +19,8 @@
 
 namespace remora {
 
-// Where the context can wait. None: the entry uses all of the stack and of the registers, or its jumps would be too far.
+// Where the context can wait. None: the entry uses all of the stack and of the registers, its jumps would be too far, it
+// makes tail calls or ends in other ways than by `exit`, or it does not set its verdict.
 // `insns`: as libbpf has them, the entry first and the functions that it calls behind it.
 std::optional<ContextHome> homeBeside(const std::vector<bpf_insn> &insns);
 

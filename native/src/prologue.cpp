@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-//     r6 = ctx
+//     r6 = ctx                                                         or, see inplace.h: home = ctx
 //     [counters[position].headPackets += 1, headBytes += skb->len]     only where countHead
 //     [report the packet]                                              only in a generation that traces, see below
-//     r0 = entry(ctx)                                                  or, see inplace.h: home = r6, go to the entry
+//     r0 = entry(ctx)                                                  or: go to the entry; r6 = home
 //     [report the verdict]
 //     verdict not in proceedOn: goto ended
 //     last position: return -1
@@ -126,8 +126,9 @@ void lookUpRow(Assembler &code, const PrologueSpec &spec, Assembler::Label &none
   lookUp(code, spec.counters, spec.position, none);
 }
 
-void addLength(Assembler &code, Word word) {
-  code.load32(r2, r6, offsetof(__sk_buff, len));
+// Spoils r2, where the context may be.
+void addLength(Assembler &code, Word word, Register context = r6) {
+  code.load32(r2, context, offsetof(__sk_buff, len));
   code.load64(r1, r0, word * kWord);
   code.add(r1, r2);
   code.store64(r0, word * kWord, r1);
@@ -137,6 +138,21 @@ void increment(Assembler &code, int16_t offset) {
   code.load64(r1, r0, offset);
   code.add(r1, 1);
   code.store64(r0, offset, r1);
+}
+
+// r1 goes to where it waits, and comes back from there.
+void keepContext(Assembler &code, const ContextHome &home) {
+  if (home.reg)
+    code.move(static_cast<Register>(home.reg), r1);
+  else
+    code.store64(r10, home.slot, r1);
+}
+void takeContext(Assembler &code, Register to, const ContextHome &home) {
+  if (home.reg == to) return;
+  if (home.reg)
+    code.move(to, static_cast<Register>(home.reg));
+  else
+    code.load64(to, r10, home.slot);
 }
 
 // ---- endings ----------------------------------------------------------------------------------------------------
@@ -304,30 +320,27 @@ Prologue generatePrologue(const PrologueSpec &spec) {
   Assembler::Label entry, proceed, ended, count, done;
   size_t verdict = 0;
 
-  code.move(r6, r1);
+  // In place, no register that the entry names is written but r0 to r2: what it has not set it must not find set, or the
+  // verifier would not refuse what it refuses elsewhere. (r0: see `homeBeside`.)
+  if (spec.home)
+    keepContext(code, *spec.home);
+  else
+    code.move(r6, r1);
   if (spec.countHead) {
     Assembler::Label uncounted;
     lookUpRow(code, spec, uncounted);
     increment(code, kHeadPackets * kWord);
-    addLength(code, kHeadBytes);
+    if (spec.home) takeContext(code, r2, *spec.home);
+    addLength(code, kHeadBytes, spec.home ? r2 : r6);
     code.bind(uncounted);
   }
 
   if (spec.trace) beginTrace(code, spec);
   if (spec.home) {
-    auto &[reg, slot] = *spec.home;
-    auto home = static_cast<Register>(reg);
-    if (reg)
-      code.move(home, r6);
-    else
-      code.store64(r10, slot, r6);
-    code.move(r1, r6);
+    if (spec.countHead) takeContext(code, r1, *spec.home);
     code.jump(entry);
     verdict = code.here();
-    if (reg)
-      code.move(r6, home);
-    else
-      code.load64(r6, r10, slot);
+    takeContext(code, r6, *spec.home);
   } else {
     code.move(r1, r6);
     code.callBeyond();

@@ -425,8 +425,6 @@ Result<LoadedStage> load(const StageSpec &spec, Manner &manner) {
     bpf_program__set_log_level(program, manner.logLevel);
   }
 
-  // With tail calls of its own it has to be a function: they return to whoever called that.
-  mayBePlaced &= code.reach(bpf_program__section_name(entry), bpf_program__name(entry)).tailCalls == 0;
   Head head(entry,
             {spec.position, spec.length, spec.proceedOn, spec.closed, spec.countHead, spec.chain, spec.counters,
              spec.endings, spec.name, spec.trace, {}},
