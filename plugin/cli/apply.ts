@@ -7,12 +7,11 @@ import { findHostEnd } from "../chain/places.ts";
 import { plan } from "../chain/plan.ts";
 import { selectionsOf } from "../chain/record.ts";
 import { messageOf } from "../chain/undo.ts";
-import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig } from "../model.ts";
 import { assignedNow } from "../select/assigned.ts";
 import { choose, givenDirs, programHelp, programOptions, readWishes } from "./chosen.ts";
 import { type Command, UsageError } from "./command.ts";
-import { type Recorded, recordsOf } from "./records.ts";
+import { recordToChange } from "./records.ts";
 import { ownerOf } from "./selector.ts";
 import { type Column, type Row, table } from "./table.ts";
 import { type Page, pageFor, printable } from "./terminal.ts";
@@ -30,6 +29,7 @@ export const command: Command = {
 Gives a running pod another chain in one step: each packet meets the whole old chain or the whole
 new one. Programs that stay keep their maps, as far as these are defined alike, and their counters.
 If anything of the new chain fails, the old one stays. A chain that is as asked for is not touched.
+The pod is a name, namespace/name, a container id, or at least 4 characters of its beginning.
 
 ${programHelp}
 The entries of the node's configuration stay as they are and need not be listed. Programs are looked
@@ -44,7 +44,7 @@ C = {"direction","at","program","change":"added"|"removed"|"moved"|"changed","fr
     if (pod === undefined) throw new UsageError("whose chain? Give a pod: remora apply POD --programs LIST");
     const wishes = readWishes(args);
     const kernel = await tools.kernel();
-    const { record: chosen, status } = theOne(recordsOf(kernel, bpffs, pod), pod, args.text("ifname"));
+    const { record: chosen, status } = recordToChange(kernel, bpffs, pod, args.text("ifname"));
     const dryRun = args.flag("dry-run");
     const result = await change(
       kernel,
@@ -78,20 +78,6 @@ C = {"direction","at","program","change":"added"|"removed"|"moved"|"changed","fr
     return 0;
   },
 };
-
-/** @throws RemoraError unknownContainer where there are several and no interface is named, or none of that name. */
-export function theOne(recorded: Recorded[], selector: string, ifname: string | undefined): Recorded {
-  const fitting = recorded.filter(({ record }) => ifname === undefined || record.id.ifname === ifname);
-  const [one, other] = fitting;
-  if (one && !other) return one;
-  const there = recorded.map(({ record: { id } }) => `${id.ifname} (network ${id.network})`).join(", ");
-  throw new RemoraError(
-    code.unknownContainer,
-    one
-      ? `${JSON.stringify(selector)} has several chains, on ${there}: say which with --ifname`
-      : `${JSON.stringify(selector)} has no chain on interface ${ifname ?? "any"}: it has ${there || "none"}`,
-  );
-}
 
 /** What the node's configuration asked for at the pod's ADD, to be asked for again. */
 function nodeChainOf(record: Parameters<typeof selectionsOf>[0]): NodeConfig["chain"] {

@@ -78,6 +78,48 @@ test("status of one pod, by each of its names", async () => {
   });
 });
 
+test("detach: no ambiguous beginning and none that is too short; candidates are listed", async () => {
+  const kernel = attached();
+  const before = kernel.files();
+  const other = { ...id, containerId: "c0ffee.2" };
+  attach(kernel, plan(input(kernel, [select(kernel, "count")], { id: other, pod: null })));
+  assert.equal(await remora(kernel, "detach", "c0ffee"), {
+    status: 1,
+    stdout: "",
+    stderr:
+      'remora detach: "c0ffee" names 2 pods; say namespace/name or more of the container id\n' +
+      "  default/web  container c0ffee.1\n  container c0ffee.2\n",
+  });
+  await remora(kernel, "detach", "c0ffee.2");
+  assert.equal(kernel.files(), before);
+  for (const command of [
+    ["detach", "c0f"],
+    ["apply", "c0f", "--programs", ","],
+  ]) {
+    const { status, stderr } = await remora(kernel, ...command);
+    assert.is(status, 1);
+    assert.match(stderr, /takes at least 4 characters of a container id; it is the beginning of:\n {2}default\/web/);
+  }
+  assert.equal(kernel.files(), before);
+  assert.is((await remora(kernel, "detach", "c0ff")).status, 0);
+  assert.equal(kernel.left(), []);
+});
+
+test("a pod with two sandboxes, of which one is dead: the container id tells which, not the interface", async () => {
+  const kernel = attached();
+  const again = { ...id, containerId: "decade" };
+  attach(kernel, plan(input(kernel, [select(kernel, "count")], { id: again })));
+  const { status, stderr } = await remora(kernel, "detach", "web");
+  assert.is(status, 1);
+  assert.is(
+    stderr,
+    'remora detach: "web" has several chains: eth0 of container c0ffee.1, eth0 of container decade: say which by its container id\n',
+  );
+  assert.is((await remora(kernel, "detach", "deca")).status, 0);
+  assert.is((await remora(kernel, "detach", "web")).status, 0);
+  assert.equal(kernel.left(), []);
+});
+
 test("gc leaves what is in use", async () => {
   const kernel = attached();
   const before = kernel.left();

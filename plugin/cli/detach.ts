@@ -9,10 +9,9 @@ import { isSameNamespace, readAnyRecord } from "../chain/record.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
-import { theOne } from "./apply.ts";
 import { manualNetwork } from "./attach.ts";
 import { type Command, UsageError } from "./command.ts";
-import { recordsOf } from "./records.ts";
+import { recordToChange } from "./records.ts";
 import { printable, shortId } from "./terminal.ts";
 
 export const command: Command = {
@@ -23,9 +22,10 @@ export const command: Command = {
     ifname: { type: "string", value: "NAME", help: "the interface in it" },
   },
   help: `
-Takes a chain away: its links, programs and maps. Named is the container (or pod), or the network
-namespace and the interface. Meant for chains that were attached by hand; one that a container
-runtime has asked for goes away as well, and that container's next CHECK says that it is missing.
+Takes a chain away: its links, programs and maps. Named is the pod (its name, namespace/name, its
+container id, or at least 4 characters of its beginning), or the network namespace and the
+interface. Meant for chains that were attached by hand; one that a container runtime has asked for
+goes away as well, and that container's next CHECK says that it is missing.
 
 --json prints {"network","containerId","ifname"}.`,
   async run({ args, io, tools, json, bpffs }) {
@@ -39,7 +39,7 @@ runtime has asked for goes away as well, and that container's next CHECK says th
     requireBpffs(kernel, bpffs);
     const id =
       container !== undefined
-        ? theOne(recordsOf(kernel, bpffs, container), container, ifname).record.id
+        ? recordToChange(kernel, bpffs, container, ifname).record.id
         : attachedTo(kernel, bpffs, resolve(netns ?? ""), ifname ?? "");
     await detachWhenFree(kernel, bpffs, id);
     io.stdout(

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { RemoraError } from "../errors.ts";
+import { code, RemoraError } from "../errors.ts";
 import type { AttachmentStatus } from "../model.ts";
 import { UsageError } from "./command.ts";
-import { select } from "./selector.ts";
+import { select, selectToChange } from "./selector.ts";
 
 function attachment(containerId: string, pod?: string, ifname = "eth0"): AttachmentStatus {
   const [namespace = "", name = ""] = pod?.split("/") ?? [];
@@ -69,6 +69,34 @@ test("a name in two namespaces is an error that lists both", () => {
 
 test("a beginning that two ids share is an error that lists both", () => {
   assert.match(failure("a").details, /default\/web.*\n.*prod\/web/);
+});
+
+test("where something is changed, a beginning must be long enough to be meant", () => {
+  const one = (selector: string) => selectToChange(all, selector);
+  const long = attachment("beef55aa", "prod/long");
+  assert.equal(selectToChange([...all, long], "beef"), [long]);
+  // Whole names and ids may be as short as they are.
+  assert.equal(one("db"), [db]);
+  assert.equal(one("c444"), [bare]);
+  const named = attachment("f0", "prod/x");
+  assert.equal(selectToChange([...all, named], "f0"), [named]);
+  for (const selector of ["b", "be", "bee"]) {
+    try {
+      selectToChange([web, long], selector);
+    } catch (error) {
+      const { code: found, message, details } = error as RemoraError;
+      assert.is(found, code.unknownContainer);
+      assert.is(
+        message,
+        `no pod is called "${selector}", and what changes a chain takes at least 4 characters of a container id; it is the beginning of:`,
+      );
+      assert.is(details, "  prod/long  container beef55aa");
+      continue;
+    }
+    throw new Error(`${selector} was taken`);
+  }
+  assert.throws(() => one("a"), /"a" names 2 pods/);
+  assert.throws(() => one("zz"), /no pod or container "zz"; attached are/);
 });
 
 test("a name that nothing has is an error that lists what there is", () => {

@@ -18,6 +18,19 @@ export function ownerOf({ pod, containerId }: Pick<AttachmentStatus, "pod" | "co
  * @throws UsageError for an empty one; RemoraError (unknownContainer) where it names nothing, or several pods; the message lists them.
  */
 export function select(attachments: AttachmentStatus[], selector: string): AttachmentStatus[] {
+  return choose(attachments, selector, 1);
+}
+
+/** What docker takes to show it may take to remove; here a pod's name, typed at the wrong node, must not be some other pod's id. */
+const shortestToChange = 4;
+
+/** As `select`, for what changes a chain: of an id it takes four characters, or all of it. @throws as well unknownContainer for less. */
+export function selectToChange(attachments: AttachmentStatus[], selector: string): AttachmentStatus[] {
+  return choose(attachments, selector, shortestToChange);
+}
+
+/** @param shortest beginning of a container id that will do. */
+function choose(attachments: AttachmentStatus[], selector: string, shortest: number): AttachmentStatus[] {
   // Every id begins with it: a script's empty variable would name the only pod there is.
   if (selector === "") throw new UsageError('the pod is "": give a name, namespace/name or a container id');
   const whole = attachments.filter(
@@ -27,6 +40,13 @@ export function select(attachments: AttachmentStatus[], selector: string): Attac
   );
   const found = whole.length > 0 ? whole : attachments.filter(({ containerId }) => containerId.startsWith(selector));
   const owners = new Map(found.map((each) => [identity(each), each]));
+  if (owners.size === 1 && whole.length === 0 && selector.length < shortest)
+    throw new RemoraError(
+      code.unknownContainer,
+      `no pod is called ${JSON.stringify(selector)}, and what changes a chain takes at least ${shortest} characters of a ` +
+        "container id; it is the beginning of:",
+      { details: listing([...owners.values()]) },
+    );
   if (owners.size === 1) return found;
   if (owners.size > 1) {
     throw new RemoraError(
