@@ -63,50 +63,76 @@ export async function startTrace(
   undo.push(() => handles[Symbol.dispose]());
   try {
     settle(kernel, pins);
-    const record = readRecord(kernel, pins);
-    if (record === undefined)
-      throw new RemoraError(code.unknownContainer, `${pins.directory} is not attached any more`);
-    if (kernel.modified(pins.trace.directory) !== undefined)
-      throw new RemoraError(
-        code.tryAgainLater,
-        `somebody else is tracing ${record.id.containerId} ${record.id.ifname}`,
-      );
-    kernel.makeDirectory(pins.trace.directory);
-    undo.push(() => removeTrace(kernel, pins, () => point(kernel, pins, record)));
-    const own = kernel.tryLock(pins.trace.directory);
-    if (own === undefined) throw new RemoraError(code.tryAgainLater, `${pins.trace.directory} is locked`);
-    handles.own(own);
+    const record = readUntraced(kernel, pins);
+    const folder = claimFolder(kernel, pins, record, { handles, undo });
     const ring = createRing(kernel, request, handles);
-    const places = chainPlaces.filter((place) => request.directions.includes(directionAt(place)));
-    const heads = places.flatMap((place) => {
-      const chain = record.chains[place];
-      if (chain === undefined) return [];
-      const trace = { ...ring, sample: request.sample, bytes: request.bytes, tag: chainPlaces.indexOf(place) };
-      return [{ place, head: loadChain(kernel, pins, record, place, chain, again, trace, handles) }];
-    });
+    const heads = loadHeads(kernel, pins, record, again, { request, ring, handles });
     const hook: Hook = hooks[record.hook];
+    // Only what is whole is switched to.
     for (const { place, head } of heads) hook.update(kernel, hook.pin(pins, place), head);
     return {
       record,
       events: ring.events,
-      active: () => kernel.names(pins.trace.directory, own) && traceIsActive(kernel, pins),
+      active: () => kernel.names(pins.trace.directory, folder) && traceIsActive(kernel, pins),
       lost: () => readLost(kernel, ring.state, request.bytes),
-      async end() {
-        try {
-          using __ = await lockAttachment(kernel, pins);
-          const now = readRecord(kernel, pins);
-          if (now && kernel.names(pins.trace.directory, own)) removeTrace(kernel, pins, () => point(kernel, pins, now));
-        } catch (error) {
-          // A DEL has taken it all away.
-          if (!(error instanceof RemoraError && error.code === code.unknownContainer)) throw error;
-        } finally {
-          handles[Symbol.dispose]();
-        }
-      },
+      end: () => endTrace(kernel, pins, folder, handles),
     };
   } catch (error) {
     undo.unwind(() => {});
     throw error;
+  }
+}
+
+/** @throws RemoraError tryAgainLater where another traces it, unknownContainer where it is gone. */
+function readUntraced(kernel: KernelPort, pins: AttachmentPins): AttachmentRecord {
+  const record = readRecord(kernel, pins);
+  if (record === undefined) throw new RemoraError(code.unknownContainer, `${pins.directory} is not attached any more`);
+  if (kernel.modified(pins.trace.directory) === undefined) return record;
+  throw new RemoraError(code.tryAgainLater, `somebody else is tracing ${record.id.containerId} ${record.id.ifname}`);
+}
+
+/** Makes the trace's folder, and locks it for as long as this process lives: who finds it unlocked may take the trace away. */
+function claimFolder(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  { handles, undo }: { handles: Handles; undo: Undo },
+): Fd {
+  kernel.makeDirectory(pins.trace.directory);
+  undo.push(() => removeTrace(kernel, pins, () => point(kernel, pins, record)));
+  const folder = kernel.tryLock(pins.trace.directory);
+  if (folder === undefined) throw new RemoraError(code.tryAgainLater, `${pins.trace.directory} is locked`);
+  return handles.own(folder);
+}
+
+/** Loads the chains that report. @returns for each place that is asked for and has a chain, the program that its link is to run. */
+function loadHeads(
+  kernel: KernelPort,
+  pins: AttachmentPins,
+  record: AttachmentRecord,
+  again: (stage: RecordedStage) => Selected,
+  { request, ring, handles }: { request: TraceRequest; ring: Ring; handles: Handles },
+): { place: ChainPlace; head: Fd }[] {
+  const places = chainPlaces.filter((place) => request.directions.includes(directionAt(place)));
+  return places.flatMap((place) => {
+    const chain = record.chains[place];
+    if (chain === undefined) return [];
+    const trace = { ...ring, sample: request.sample, bytes: request.bytes, tag: chainPlaces.indexOf(place) };
+    return [{ place, head: loadChain(kernel, pins, record, place, chain, again, trace, handles) }];
+  });
+}
+
+/** @param folder the trace's own: what another has made there since is not touched. */
+async function endTrace(kernel: KernelPort, pins: AttachmentPins, folder: Fd, handles: Handles): Promise<void> {
+  try {
+    using _ = await lockAttachment(kernel, pins);
+    const now = readRecord(kernel, pins);
+    if (now && kernel.names(pins.trace.directory, folder)) removeTrace(kernel, pins, () => point(kernel, pins, now));
+  } catch (error) {
+    // A DEL has taken it all away.
+    if (!(error instanceof RemoraError && error.code === code.unknownContainer)) throw error;
+  } finally {
+    handles[Symbol.dispose]();
   }
 }
 
@@ -117,11 +143,10 @@ async function lockAttachment(kernel: KernelPort, pins: AttachmentPins): Promise
   throw new RemoraError(code.unknownContainer, `${pins.directory} is not there any more`);
 }
 
-function createRing(
-  kernel: KernelPort,
-  { bytes, size }: TraceRequest,
-  handles: Handles,
-): Pick<StageTrace, "events" | "state"> {
+/** The ring buffer, and where stages keep what they know of a packet. */
+type Ring = Pick<StageTrace, "events" | "state">;
+
+function createRing(kernel: KernelPort, { bytes, size }: TraceRequest, handles: Handles): Ring {
   const none = { keySize: 0, valueSize: 0 };
   return {
     events: handles.own(kernel.createMap({ type: "ringbuf", name: "remora_events", ...none, maxEntries: size })),
