@@ -23,6 +23,7 @@
 #include "code.h"
 #include "inplace.h"
 #include "insn.h"
+#include "maps.h"
 #include "open.h"
 #include "prologue.h"
 #include "verifier.h"
@@ -252,20 +253,6 @@ std::optional<Failure> leaveOutMaps(bpf_object *object, const std::vector<std::s
   return std::nullopt;
 }
 
-std::optional<Failure> addMapIds(int program, std::set<uint32_t> &out) {
-  bpf_prog_info info{};
-  uint32_t size = sizeof(info);
-  if (bpf_prog_get_info_by_fd(program, &info, &size)) return failedErrno();
-  std::vector<uint32_t> ids(info.nr_map_ids);
-  info = {};
-  info.nr_map_ids = static_cast<uint32_t>(ids.size());
-  info.map_ids = reinterpret_cast<uint64_t>(ids.data());
-  size = sizeof(info);
-  if (bpf_prog_get_info_by_fd(program, &info, &size)) return failedErrno();
-  out.insert(ids.begin(), ids.end());
-  return std::nullopt;
-}
-
 bool needsEntries(const bpf_map *map) {
   switch (bpf_map__type(map)) {
     case BPF_MAP_TYPE_PERF_EVENT_ARRAY:  // libbpf chooses
@@ -352,23 +339,23 @@ Declarations forgetPins(bpf_object *object) {
 // which go after this.
 Result<LoadedStage> collect(bpf_object *object, const bpf_program *entry, const Declarations &declared) {
   std::set<uint32_t> used;
+  LoadedStage stage;
   bpf_program *program;
   bpf_object__for_each_program(program, object)
-    if (bpf_program__fd(program) >= 0)
-      if (auto failure = addMapIds(bpf_program__fd(program), used)) return *failure;
-
-  LoadedStage stage;
+    if (bpf_program__fd(program) >= 0) {
+      auto info = programInfo(bpf_program__fd(program));
+      if (!info) return info.failure();
+      used.insert(info->mapIds.begin(), info->mapIds.end());
+      if (program == entry) stage.programId = info->id;
+    }
   stage.program = duplicate(bpf_program__fd(entry));
-  bpf_prog_info info{};
-  uint32_t size = sizeof(info);
-  if (!stage.program || bpf_prog_get_info_by_fd(stage.program.get(), &info, &size)) return failedErrno();
-  stage.programId = info.id;
+  if (!stage.program) return failedErrno();
   bpf_map *map;
   bpf_object__for_each_map(map, object) {
     if (bpf_map__fd(map) < 0 || !bpf_map__autocreate(map)) continue;
     UniqueFd fd = duplicate(bpf_map__fd(map));
     bpf_map_info facts{};
-    size = sizeof(facts);
+    uint32_t size = sizeof(facts);
     if (!fd || bpf_map_get_info_by_fd(fd.get(), &facts, &size)) return failedErrno();
     if (!used.contains(facts.id)) continue;
     auto type = libbpf_bpf_map_type_str(bpf_map__type(map));
