@@ -170,7 +170,10 @@ Result<MadeFilter> attach(const HookPlace &place, int program) {
     if (error) return failedDoing("adding the filter", -error);
     // Somebody may have taken the same priority meanwhile, and would remove ours with it.
     auto after = listAll(place);
-    if (!after) return after.failure();
+    if (!after) {
+      detach(place, priority, kHandle);
+      return after.failure();
+    }
     if (std::none_of(after->begin(), after->end(), [&](auto &filter) {
           return filter.priority == priority && filter.handle != 0 && filter.handle != kHandle;
         }))
