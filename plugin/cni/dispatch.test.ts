@@ -218,6 +218,9 @@ test("the envelope passes, whatever it holds", async () => {
       disableGC: false,
       loadOnlyInlinedPlugins: true,
       "cni.dev/anything": 1,
+      // What Multus writes into each entry of a list that has a device: an SR-IOV pod.
+      deviceID: "0000:3b:02.1",
+      pciBusID: "0000:3b:02.1",
     },
     load,
   );

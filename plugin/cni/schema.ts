@@ -71,12 +71,16 @@ const ownShape = {
 };
 const ownFields = z.strictObject(ownShape);
 
-/** The envelope's fields (CNI specification and libcni); what they hold is for the runtime and the other plugins. */
+/**
+ * The envelope's fields (CNI specification and libcni; deviceID and pciBusID: Multus, into each entry of a list whose network
+ * has a device of SR-IOV or the like); what they hold is for the runtime and the other plugins.
+ */
 const envelopeFields = [
   "args",
   "capabilities",
   "cniVersion",
   "cniVersions",
+  "deviceID",
   "disableCheck",
   "disableGC",
   "dns",
@@ -84,6 +88,7 @@ const envelopeFields = [
   "ipam",
   "loadOnlyInlinedPlugins",
   "name",
+  "pciBusID",
   "prevResult",
   "runtimeConfig",
   "type",
