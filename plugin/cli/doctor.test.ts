@@ -164,7 +164,10 @@ One thing is missing; until then pods cannot have chains.
 test("the node's chain: what cannot be selected fails every pod; what may be missing is a note", async () => {
   const look = async (entry: object) => {
     const plugins = [{ type: "ptp" }, { type: "remora", programDirs: ["/nowhere/programs"], ...entry }];
-    const files = { ...healthy, "/etc/cni/net.d/10-pods.conflist": JSON.stringify({ name: "pods", plugins }) };
+    const files = {
+      ...healthy,
+      "/etc/cni/net.d/10-pods.conflist": JSON.stringify({ cniVersion: "1.0.0", name: "pods", plugins }),
+    };
     const { status, stdout } = await doctor(["--json"], files);
     const checks = linesOf(stdout).filter(({ check }) => check === "node's chain");
     return { status, states: checks.map(({ state }) => state), words: JSON.stringify(checks) };

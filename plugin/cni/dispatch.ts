@@ -14,8 +14,8 @@ import {
   type DelRequest,
   type Environment,
   type GcRequest,
-  nameSyntax,
   readEnvironment,
+  readNetworkName,
   readPod,
   type StatusRequest,
   type Variables,
@@ -181,16 +181,4 @@ function readObject(text: string): JsonObject {
       `stdin: expected the network configuration, a JSON object, got ${show(value)}`,
     );
   return value;
-}
-
-function readNetworkName(name: unknown): string {
-  if (name === undefined || name === null || name === "")
-    throw new RemoraError(code.invalidConfig, "name is missing: the network configuration must name its network");
-  if (typeof name !== "string") throw new RemoraError(code.decodingFailure, `name: expected text, got ${show(name)}`);
-  if (!nameSyntax.test(name))
-    throw new RemoraError(
-      code.invalidConfig,
-      `name: ${show(name)} must begin with a letter or digit and hold only those, '_', '.' and '-'`,
-    );
-  return name;
 }

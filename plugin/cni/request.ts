@@ -6,6 +6,7 @@
  */
 import { code, RemoraError } from "../errors.ts";
 import type { NodeConfig, PodIdentity } from "../model.ts";
+import { show } from "./json.ts";
 import type { RemovalConfig } from "./removal.ts";
 import type { PrevResult } from "./result.ts";
 import type { CniVersion } from "./version.ts";
@@ -98,7 +99,20 @@ export function readEnvironment(env: Environment): Variables {
 }
 
 /** What CNI lets a container id and a network's name be. */
-export const nameSyntax = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+const nameSyntax = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+/** The name of a network configuration. Throws code 7 where there is none that CNI would take, code 6 for what is no text. */
+export function readNetworkName(name: unknown): string {
+  if (name === undefined || name === null || name === "")
+    throw new RemoraError(code.invalidConfig, "name is missing: the network configuration must name its network");
+  if (typeof name !== "string") throw new RemoraError(code.decodingFailure, `name: expected text, got ${show(name)}`);
+  if (!nameSyntax.test(name))
+    throw new RemoraError(
+      code.invalidConfig,
+      `name: ${show(name)} must begin with a letter or digit and hold only those, '_', '.' and '-'`,
+    );
+  return name;
+}
 
 /** Why this cannot be the name of a network device (the kernel's `dev_valid_name`), or undefined. */
 export function refusesInterfaceName(name: string): string | undefined {

@@ -68,6 +68,25 @@ test("an entry that an ADD would refuse is missing, with the ADD's words", () =>
   assert.equal([entry?.bpffs, config], ["/b", undefined]);
 });
 
+test("a list whose version or name an ADD would refuse is missing, with the ADD's words", () => {
+  const look = (list: object) => {
+    const text = JSON.stringify({ cniVersion: "1.0.0", name: "pods", plugins: [{ type: "ptp" }, remora], ...list });
+    const { checks, entry } = configuration({ [`${folder}/10-pods.conflist`]: text });
+    assert.is(entry?.file, `${folder}/10-pods.conflist`);
+    return checks.map(({ state, found, remedy = "" }) => `${state} ${found}: ${remedy}`).join();
+  };
+  assert.match(
+    look({ cniVersion: "0.3.0" }),
+    /^missing .*10-pods\.conflist: incompatible CNI versions: .* is "0\.3\.0"; Remora supports 0\.3\.1, .*: .*until then the ADD of every pod fails/,
+  );
+  assert.match(look({ cniVersion: undefined }), /^missing .*cniVersion is none, which means 0\.1\.0/);
+  assert.match(look({ cniVersion: 1 }), /^missing .*cniVersion: expected text/);
+  assert.match(look({ name: "our pods" }), /^missing .*name: "our pods" must begin with a letter or digit/);
+  assert.match(look({ name: undefined }), /^missing .*name is missing/);
+  // The runtime chooses one of those that it knows.
+  assert.match(look({ cniVersion: "0.3.0", cniVersions: ["0.3.0", "1.1.0"] }), /^ok /);
+});
+
 test("a single plugin has to become a list", () => {
   const { checks } = configuration({ [`${folder}/10-pods.conf`]: JSON.stringify({ type: "ptp" }) });
   assert.match(checks[0]?.remedy ?? "", "make it a .conflist");

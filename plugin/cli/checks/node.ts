@@ -3,7 +3,9 @@
 
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { readNetworkName } from "../../cni/request.ts";
 import { readConfig } from "../../cni/schema.ts";
+import { isSupported, readVersion } from "../../cni/version.ts";
 import { RemoraError } from "../../errors.ts";
 import type { NodeConfig } from "../../model.ts";
 import { type Check, reasonOf } from "./check.ts";
@@ -41,8 +43,7 @@ export function checkConfiguration(root: string, folder: string): Configured {
     const file = join(folder, name);
     try {
       const configuration: unknown = JSON.parse(readFileSync(join(root, file), "utf8"));
-      const network = isFields(configuration) ? String(configuration.name ?? "") : "";
-      return withBroken(broken, entryOf(file, pluginsOf(configuration), network));
+      return withBroken(broken, entryOf(file, pluginsOf(configuration), isFields(configuration) ? configuration : {}));
     } catch (error) {
       broken.push({
         check,
@@ -67,7 +68,7 @@ function withBroken(broken: Check[], result: Configured): Configured {
   return { ...result, checks: [...broken, ...result.checks] };
 }
 
-function entryOf(file: string, plugins: Fields[], network: string): Configured {
+function entryOf(file: string, plugins: Fields[], list: Fields): Configured {
   const check = "CNI configuration";
   const at = plugins.findIndex(({ type }) => type === "remora");
   const own = plugins[at];
@@ -86,11 +87,14 @@ function entryOf(file: string, plugins: Fields[], network: string): Configured {
     return { entry, checks: [{ check, state: "missing", found: `${file} lists remora first`, remedy }] };
   }
   let config: NodeConfig;
+  let wrong = "the list";
   try {
+    const network = readList(list);
+    wrong = "that entry";
     config = readConfig(own, network);
   } catch (error) {
     if (!(error instanceof RemoraError)) throw error;
-    const remedy = "mend that entry; until then the ADD of every pod fails";
+    const remedy = `mend ${wrong}; until then the ADD of every pod fails`;
     return { entry, checks: [{ check, state: "missing", found: `${file}: ${error.message}`, remedy }] };
   }
   const capabilities = own.capabilities;
@@ -100,6 +104,14 @@ function entryOf(file: string, plugins: Fields[], network: string): Configured {
     return { entry, config, checks: [{ check, state: "note", found, remedy }] };
   }
   return { entry, config, checks: [{ check, state: "ok", found: `${file} lists remora` }] };
+}
+
+/** What every plugin of a list is told of it. @returns the network's name. @throws RemoraError as an ADD does. */
+function readList({ name, cniVersion, cniVersions }: Fields): string {
+  const network = readNetworkName(name);
+  // Where the list offers several, the runtime chooses.
+  if (!Array.isArray(cniVersions) || !cniVersions.some(isSupported)) readVersion(cniVersion);
+  return network;
 }
 
 /** The executable that the runtime calls. It matters once a configuration lists Remora: pods cannot start without it. */
