@@ -156,7 +156,8 @@ export class FakeKernel implements KernelPort {
   #first: FakeLink[] = [];
   #failures = new Map<number, string>();
   #crashAt: number | undefined;
-  #dead = false;
+  /** What is thrown since the process died. */
+  #death: Crash | undefined;
   #nextFd = 3;
   #nextId = 1;
   #nextIfindex = 2;
@@ -188,7 +189,7 @@ export class FakeKernel implements KernelPort {
   }
   /** A new process: what the old one held open is closed. */
   restart(): void {
-    this.#dead = false;
+    this.#death = undefined;
     this.calm();
     this.#fds.clear();
     this.#reap();
@@ -280,7 +281,7 @@ export class FakeKernel implements KernelPort {
   }
   /** Killed, and not restarted yet. */
   get dead(): boolean {
-    return this.#dead;
+    return this.#death !== undefined;
   }
   openFds(): number {
     return this.#fds.size;
@@ -646,8 +647,10 @@ export class FakeKernel implements KernelPort {
   close(fd: Fd): void {
     // A close that fails has closed all the same, as in the kernel.
     const kept = this.#fds.get(fd);
-    if (!this.#dead) this.#fds.delete(fd);
-    this.#reap();
+    if (!this.#death) {
+      this.#fds.delete(fd);
+      this.#letGo(kept);
+    }
     this.#step("close");
     if (!kept) throw this.#mistake("close", `fd ${fd} is not open`);
   }
@@ -663,7 +666,7 @@ export class FakeKernel implements KernelPort {
     if (node.directory) throw new KernelError("removePin", "EISDIR", `${path}: Is a directory`);
     this.#nodes.delete(path);
     this.#touchParent(path);
-    this.#reap();
+    this.#letGo(node.pinned);
   }
   renamePin(from: string, to: string): void {
     this.#step(`renamePin ${from} ${to}`);
@@ -725,7 +728,7 @@ export class FakeKernel implements KernelPort {
   // ---- inside --------------------------------------------------------------------------------------------------
 
   #step(operation: string): void {
-    if (this.#dead) throw new Crash("the process is dead");
+    if (this.#death) throw this.#death;
     this.operations.push(operation);
     const number = this.operations.length;
     const interfere = this.interfere;
@@ -739,8 +742,8 @@ export class FakeKernel implements KernelPort {
       }
     }
     if (number === this.#crashAt) {
-      this.#dead = true;
-      throw new Crash(`crashed at operation ${number}: ${operation}`);
+      this.#death = new Crash(`crashed at operation ${number}: ${operation}`);
+      throw this.#death;
     }
     const errno = this.#failures.get(number);
     if (errno !== undefined)
@@ -862,6 +865,13 @@ export class FakeKernel implements KernelPort {
       );
     if (!found) throw new KernelError(operation, "ENOENT", "No such file or directory");
     return found;
+  }
+  /** Somebody gave it up: a descriptor was closed, a pin removed. */
+  #letGo(kept: Kept | undefined): void {
+    if (!kept) return;
+    for (const other of this.#fds.values()) if (other === kept) return;
+    for (const { pinned } of this.#nodes.values()) if (pinned === kept) return;
+    this.#reap();
   }
   /** Lets go of what nobody holds any more, as reference counts in the kernel do. */
   #reap(): void {
