@@ -182,4 +182,33 @@ test("the node's chain: what cannot be selected fails every pod; what may be mis
   assert.match(open.words, "no program, on every pod");
 });
 
+test("the node's chain: one that cannot be planned or stand on this kernel fails every pod", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "remora-doctor-programs-"));
+  try {
+    const look = async (config: object, kernel = new Machine()) => {
+      writeFileSync(join(folder, "wall.bpf.o"), kernel.object("wall"), { mode: 0o644 });
+      const plugins = [{ type: "ptp" }, { type: "remora", programDirs: [folder], ...config }];
+      const files = {
+        ...healthy,
+        "/etc/cni/net.d/10-pods.conflist": JSON.stringify({ cniVersion: "1.0.0", name: "pods", plugins }),
+      };
+      const { status, stdout } = await doctor(["--json"], files, () => kernel);
+      const checks = linesOf(stdout).filter(({ check }) => check === "node's chain");
+      return `${status} ${checks.map(({ state, found }) => `${state} ${found}`).join(" ")}`;
+    };
+    const chain = [{ program: "wall", at: "host" }];
+    assert.is(await look({ chain }), "0 ok wall, on every pod");
+    assert.match(await look({ chain: new Array(33).fill({ program: "wall" }) }), /^1 missing .*at most 32/);
+    const old = new Machine();
+    old.withoutTcx = true;
+    assert.match(await look({ chain }, old), /^1 missing wall: at: host takes TCX.*this kernel has no TCX/);
+    assert.match(
+      await look({ chain, failurePolicy: "open" }, old),
+      /^0 ok no program, on every pod note pods start without it: wall: at: host takes TCX/,
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test.run();

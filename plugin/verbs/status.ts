@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * STATUS: whether an ADD could work. It names the first reason why not: no bpffs that can be written, BPF not permitted, a
- * program directory that is not to be trusted, a node-wide chain that cannot be had, planned or attached on this kernel. A program that may be
- * missing is no reason, nor is a kernel without TCX to a node whose pods need have no programs.
+ * program directory that is not to be trusted, a node-wide chain that cannot be had, planned or attached on this kernel. A
+ * program that may be missing is no reason, nor is a kernel without TCX to a node whose pods need have no programs.
  */
 
 import { openCatalog } from "../catalog/catalog.ts";
+import { planAnywhere } from "../chain/anywhere.ts";
 import { requireWritableBpffs } from "../chain/bpffs.ts";
 import { asRemoraError } from "../chain/explain.ts";
-import { chooseHook } from "../chain/hook.ts";
-import { needsHostEnd, requireTcxAtHost } from "../chain/places.ts";
-import { type PlanInput, plan, policyOf } from "../chain/plan.ts";
+import { policyOf } from "../chain/plan.ts";
 import type { StatusRequest } from "../cni/request.ts";
 import { code, RemoraError } from "../errors.ts";
 import { KernelError, type KernelPort } from "../kernel/port.ts";
@@ -38,25 +37,11 @@ export async function status({ kernel }: Context, { config }: StatusRequest): Pr
 async function requireChain(kernel: KernelPort, config: NodeConfig): Promise<void> {
   const catalog = await openCatalog(config.programDirs, kernel);
   for (const { state } of catalog.directories) if (state instanceof RemoraError) throw state;
-  const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
-  const { hook, why } = chooseHook(kernel, config.hook);
+  const asked = select({ config, annotations: undefined, pod: null, catalog });
+  const { hook, selected } = planAnywhere(kernel, config, asked);
   // What may be missing is left out by an ADD, and no reason.
-  const required = selected.filter((one) => policyOf(one, config) === "closed");
-  if (hook === "clsact") requireTcxAtHost(required, why);
-  const able = hook === "tcx" ? selected : selected.filter((one) => !needsHostEnd([one]));
-  plan({ ...anywhere, config, hook, selected: able, missing });
-  if (required.length > 0 && hook === "tcx") requireTcx(kernel);
+  if (hook === "tcx" && selected.some((one) => policyOf(one, config) === "closed")) requireTcx(kernel);
 }
-
-/** What a plan needs to know of a pod, and does not look at. */
-const anywhere: Pick<PlanInput, "id" | "netns" | "interface" | "host" | "pod"> = {
-  id: { network: "", containerId: "", ifname: "" },
-  netns: "",
-  interface: { ifindex: 0, mac: "", mtu: 0, namespace: { dev: 0n, ino: 0n, cookie: 0n } },
-  // Whether a pod has one, its ADD will find out.
-  host: { ifindex: 0, ifname: "" },
-  pod: null,
-};
 
 /** Looks at the hook of lo, the first device of every network namespace. Nothing is attached for it. */
 function requireTcx(kernel: KernelPort): void {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Whether the node's own chain can be selected, as the ADD of every pod does it first. */
+/** Whether the node's own chain can be selected and planned, as the ADD of every pod does it first. */
 
 import { openCatalog } from "../../catalog/catalog.ts";
+import { planAnywhere } from "../../chain/anywhere.ts";
 import { RemoraError } from "../../errors.ts";
 import type { KernelPort } from "../../kernel/port.ts";
 import type { NodeConfig } from "../../model.ts";
@@ -14,7 +15,8 @@ export async function checkChain(config: NodeConfig, kernel: KernelPort): Promis
   if (config.chain.length === 0) return [];
   try {
     const catalog = await openCatalog(config.programDirs, kernel);
-    const { selected, missing } = select({ config, annotations: undefined, pod: null, catalog });
+    const asked = select({ config, annotations: undefined, pod: null, catalog });
+    const { selected, missing } = planAnywhere(kernel, config, asked);
     const names = selected.map(({ program }) => program.name).join(", ") || "no program";
     return [
       { check, state: "ok", found: `${names}, on every pod` },
