@@ -8,7 +8,9 @@ export function median(values: number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
-export const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+/** What ratios are averaged by: of two that contradict each other, 2 and 1/2, it is 1. */
+export const geometricMean = (ratios: number[]): number =>
+  Math.exp(ratios.reduce((sum, value) => sum + Math.log(value), 0) / ratios.length);
 
 /**
  * Runs each contestant once a round, in turn and each round starting with another, so that a drift of the machine's

@@ -15,7 +15,9 @@ const parts: Record<string, () => Promise<string>> = {
     ),
   pods: async () =>
     (await import("../bench/pods.ts")).pods(
-      quick ? { rounds: 1, sent: 1, latency: 1 } : { rounds: 9, sent: 2, latency: 1 },
+      quick
+        ? { cycles: 1, cyclesOfFour: 1, turns: 6, latency: 1 }
+        : { cycles: 1, cyclesOfFour: 4, turns: 30, latency: 1 },
     ),
   rates: async () => (await import("../bench/rates.ts")).rateAccuracy({ seconds: quick ? 3 : 10 }),
 };
