@@ -29,7 +29,7 @@ export const lockDeadlines = {
   del: 5_000,
   gc: 1_000,
   release: 100,
-} as const;
+};
 
 /** Milliseconds between two tries. */
 const shortest = 2;
