@@ -95,7 +95,7 @@ export function pods(options: { cycles: number; cyclesOfFour: number; turns: num
     ];
   });
   const heading = ["chain", "throughput", "half a round trip", "of none", "in single rounds", "more than none"];
-  const how = `streams that take turns of ${turn} ms with others without a chain, each round in new connections`;
+  const how = `streams that take turns of ${turn} ms with others without a chain, each round in new connections;\na chain is in both directions of one pod, the sender's and the receiver's in turn, where it does not say both`;
   return `Pod to pod, TCP: ${how}\n${table([heading, [...figures("none", bare), "", "", ""], ...printed])}`;
 }
 
