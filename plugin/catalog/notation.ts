@@ -188,14 +188,12 @@ export const duration: Notation = {
   },
 };
 
-/** Parts per million. A number without its sign is refused: 0.5 is half a percent to one, a half to another. */
+/** Parts per million. */
 export const percent: Notation = {
   expects: "a percentage such as 0.5%",
   parse(text) {
     const decimal = parseDecimal(text);
-    if (decimal?.suffix === "" && decimal.digits === 0n) return 0n;
-    if (decimal?.suffix !== "%")
-      throw badNotation(text, this.expects, decimal?.suffix === "" ? ": the % is missing" : "");
+    if (decimal === undefined || !["", "%"].includes(decimal.suffix)) throw badNotation(text, this.expects);
     return exactly(text, decimal.digits, 10_000n, decimal.divisor, "millionths");
   },
   render(value) {
