@@ -14,10 +14,10 @@ constexpr int kFirstKept = 6, kLastKept = 9, kFrame = 10;  // registers that cal
 constexpr int kStack = 512;
 constexpr size_t kFar = 30000;  // a jump reaches 32767 instructions, and the prologue has some too
 
-// Where the first function behind the entry starts.
+// Where the first function behind the entry starts. Calls of a damaged object may point anywhere.
 size_t entryLength(const std::vector<bpf_insn> &insns) {
   auto starts = functionStarts(insns, 0);
-  return starts.empty() ? insns.size() : *starts.begin();
+  return starts.empty() ? insns.size() : std::min<size_t>(*starts.begin(), insns.size());
 }
 
 int classOf(const bpf_insn &insn) { return BPF_CLASS(insn.code); }
