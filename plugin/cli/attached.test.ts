@@ -120,6 +120,22 @@ test("a pod with two sandboxes, of which one is dead: the container id tells whi
   assert.equal(kernel.left(), []);
 });
 
+test("detach: each thing that could not be removed has a line, and no stack", async () => {
+  const kernel = attached();
+  kernel.interfere = (operation) => {
+    if (/^removePin .*(link_ingress|counters)/.test(operation)) kernel.failAt(0, "EPERM");
+  };
+  const { status, stdout, stderr } = await remora(kernel, "detach", "web");
+  assert.equal([status, stdout], [1, ""]);
+  const [first, ...rest] = stderr.trimEnd().split("\n");
+  assert.match(first ?? "", /^remora detach: \d+ operations failed:$/);
+  assert.ok(rest.length > 2);
+  for (const line of rest) assert.match(line, /^ {2}(operation \d+, removePin |\/sys\/fs\/bpf\/)/);
+  kernel.interfere = undefined;
+  assert.is((await remora(kernel, "gc")).status, 0);
+  assert.equal(kernel.left(), []);
+});
+
 test("gc leaves what is in use", async () => {
   const kernel = attached();
   const before = kernel.left();

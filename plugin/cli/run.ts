@@ -150,6 +150,12 @@ async function report(thrown: unknown, command: string | undefined, io: Io): Pro
     io.stderr(`${who}: ${printable(error.message)}\n${lines(error.log ?? "")}`);
     return 1;
   }
+  // Who removes goes on over what he cannot remove.
+  if (error instanceof AggregateError && error.errors.every((one) => one instanceof KernelError)) {
+    io.stderr(`${who}: ${error.errors.length} operations failed:\n`);
+    for (const { message } of error.errors) io.stderr(`  ${printable(message)}\n`);
+    return 1;
+  }
   // A file that cannot be read is the user's affair; anything else is ours, and then the stack is what helps.
   const known = error instanceof Error && "code" in error && "syscall" in error;
   io.stderr(`${who}: ${known ? error.message : error instanceof Error ? error.stack : String(error)}\n`);
