@@ -87,6 +87,19 @@ test("a list whose version or name an ADD would refuse is missing, with the ADD'
   assert.match(look({ cniVersion: "0.3.0", cniVersions: ["0.3.0", "1.1.0"] }), /^ok /);
 });
 
+test("remora stands in a list once: the second's chain would take the first's place", () => {
+  const { checks, entry, config } = configuration({
+    [`${folder}/10-pods.conflist`]: conflist({ type: "ptp" }, { ...remora, bpffs: "/b" }, { type: "portmap" }, remora),
+  });
+  assert.is(checks[0]?.state, "missing");
+  assert.match(
+    checks[0]?.found ?? "",
+    /10-pods\.conflist lists remora 2 times, and the last one's chain takes the place/,
+  );
+  assert.match(checks[0]?.remedy ?? "", "one entry");
+  assert.equal([entry?.bpffs, config], ["/b", undefined]);
+});
+
 test("a single plugin has to become a list", () => {
   const { checks } = configuration({ [`${folder}/10-pods.conf`]: JSON.stringify({ type: "ptp" }) });
   assert.match(checks[0]?.remedy ?? "", "make it a .conflist");

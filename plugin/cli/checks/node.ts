@@ -86,6 +86,13 @@ function entryOf(file: string, plugins: Fields[], list: Fields): Configured {
     const remedy = "list it behind the plugin that makes the interface: an ADD without prevResult fails";
     return { entry, checks: [{ check, state: "missing", found: `${file} lists remora first`, remedy }] };
   }
+  const times = plugins.filter(({ type }) => type === "remora").length;
+  if (times > 1) {
+    // They are the same attachment: network, container and interface name it.
+    const found = `${file} lists remora ${times} times, and the last one's chain takes the place of the others'`;
+    const remedy = "make one entry of them, with all that is to run in its chain";
+    return { entry, checks: [{ check, state: "missing", found, remedy }] };
+  }
   let config: NodeConfig;
   let wrong = "the list";
   try {
