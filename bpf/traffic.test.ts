@@ -13,8 +13,8 @@ import { bareIpPair, ethernetPair, four, six, transfer } from "./pairs.ts";
 const ping = (seconds: number) => (from: Namespace, to: string) =>
   spawnSync("ip", ["netns", "exec", from.name, "ping", "-c", "1", "-W", String(seconds), to]).status === 0;
 const reaches = ping(10);
-/** A second is enough for what comes back at once, or not at all. */
-const reachesSoon = ping(1);
+/** Enough for what comes back at once, or not at all. */
+const reachesSoon = ping(0.3);
 
 const totalsOf = (chain: Chain) => readTotals(chain.members[0]?.totals("totals") ?? []);
 const decisionsOf = (chain: Chain) => readDecisions(chain.members[1]?.totals("decisions") ?? []);
