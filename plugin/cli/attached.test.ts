@@ -5,6 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { attach } from "../chain/attach.ts";
 import { bpffs, id, input, machine, netns, select } from "../chain/fixture.ts";
+import { pinsOf } from "../chain/pins.ts";
 import { plan } from "../chain/plan.ts";
 import type { FakeKernel } from "../kernel/fake.ts";
 import { run } from "./run.ts";
@@ -133,6 +134,25 @@ test("detach: each thing that could not be removed has a line, and no stack", as
   for (const line of rest) assert.match(line, /^ {2}(operation \d+, removePin |\/sys\/fs\/bpf\/)/);
   kernel.interfere = undefined;
   assert.is((await remora(kernel, "gc")).status, 0);
+  assert.equal(kernel.left(), []);
+});
+
+test("what cannot be read of one pod keeps no other from being changed", async () => {
+  const kernel = attached();
+  const broken = { ...id, containerId: "bad0" };
+  attach(kernel, plan(input(kernel, [select(kernel, "count")], { id: broken, pod: null })));
+  const { record } = pinsOf(bpffs, broken);
+  kernel.removePin(record);
+  const fd = kernel.createMap({ type: "array", name: "x", keySize: 4, valueSize: 8, maxEntries: 1 });
+  kernel.pin(fd, record);
+  kernel.close(fd);
+  const shown = await remora(kernel, "apply", "bad0", "--programs", ",");
+  assert.is(shown.status, 1);
+  assert.match(shown.stderr, /^remora apply: the record .*bad0:eth0\/record cannot be understood/);
+  // Nor from being detached, and it can be itself.
+  assert.equal((await remora(kernel, "detach", "web")).stderr, "");
+  assert.ok(kernel.files().every((path) => !path.includes("c0ffee")));
+  assert.equal((await remora(kernel, "detach", "bad0")).stderr, "");
   assert.equal(kernel.left(), []);
 });
 

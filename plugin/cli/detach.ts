@@ -11,7 +11,7 @@ import { KernelError, type KernelPort } from "../kernel/port.ts";
 import type { AttachmentId } from "../model.ts";
 import { manualNetwork } from "./attach.ts";
 import { type Command, UsageError } from "./command.ts";
-import { recordToChange } from "./records.ts";
+import { idToDetach } from "./records.ts";
 import { printable, shortId } from "./terminal.ts";
 
 export const command: Command = {
@@ -39,7 +39,7 @@ goes away as well, and that container's next CHECK says that it is missing.
     requireBpffs(kernel, bpffs);
     const id =
       container !== undefined
-        ? recordToChange(kernel, bpffs, container, ifname).record.id
+        ? idToDetach(kernel, bpffs, container, ifname)
         : attachedTo(kernel, bpffs, resolve(netns ?? ""), ifname ?? "");
     await detachWhenFree(kernel, bpffs, id);
     io.stdout(

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The records of the pod that a person named: what its chains are made of, and where they are pinned. */
 
-import { findAttachments } from "../chain/attachments.ts";
+import { type Found, findAttachments } from "../chain/attachments.ts";
 import { requireBpffs } from "../chain/bpffs.ts";
-import type { AttachmentPins } from "../chain/pins.ts";
+import { type AttachmentPins, attachmentName, pinsOf } from "../chain/pins.ts";
 import { type AttachmentRecord, readAnyRecord } from "../chain/record.ts";
 import { listAttachments } from "../chain/status.ts";
 import { code, RemoraError } from "../errors.ts";
 import type { KernelPort } from "../kernel/port.ts";
-import type { AttachmentStatus } from "../model.ts";
+import type { AttachmentId, AttachmentStatus } from "../model.ts";
 import { select, selectToChange } from "./selector.ts";
 import { shortId } from "./terminal.ts";
 
@@ -36,20 +36,45 @@ export function recordToChange(
   selector: string,
   ifname: string | undefined,
 ): Recorded {
-  return theOne(recorded(kernel, bpffs, selector, selectToChange), selector, ifname);
+  const found = recorded(kernel, bpffs, selector, selectToChange);
+  return theOne(
+    found.map((each) => ({ ...each, id: each.record.id })),
+    selector,
+    ifname,
+  );
 }
 
-function theOne(found: Recorded[], selector: string, ifname: string | undefined): Recorded {
-  const fitting = found.filter(({ record }) => ifname === undefined || record.id.ifname === ifname);
+/** The one that is to be detached, which takes no record that could be read. @throws as `recordToChange`. */
+export function idToDetach(
+  kernel: KernelPort,
+  bpffs: string,
+  selector: string,
+  ifname: string | undefined,
+): AttachmentId {
+  const found = foldersOf(kernel, bpffs, selector, selectToChange).flatMap(({ id, pins }) => {
+    try {
+      const record = readAnyRecord(kernel, pins);
+      return record ? [{ id: record.id }] : [];
+    } catch (error) {
+      // Damaged, or another version's. A container id that was too long for a folder's name only the record has whole.
+      if (!(error instanceof RemoraError) || pinsOf(bpffs, id).directory !== pins.directory) throw error;
+      return [{ id }];
+    }
+  });
+  return theOne(requireSome(found, selector), selector, ifname).id;
+}
+
+function theOne<T extends { id: AttachmentId }>(found: T[], selector: string, ifname: string | undefined): T {
+  const fitting = found.filter(({ id }) => ifname === undefined || id.ifname === ifname);
   const [one, other] = fitting;
   if (one && !other) return one;
   const name = JSON.stringify(selector);
   // A pod whose sandbox was made again, before the DEL of the first.
-  if (one && new Set(fitting.map(({ record: { id } }) => id.containerId)).size > 1) {
-    const each = fitting.map(({ record: { id } }) => `${id.ifname} of container ${shortId(id.containerId)}`).join(", ");
+  if (one && new Set(fitting.map(({ id }) => id.containerId)).size > 1) {
+    const each = fitting.map(({ id }) => `${id.ifname} of container ${shortId(id.containerId)}`).join(", ");
     throw new RemoraError(code.unknownContainer, `${name} has several chains: ${each}: say which by its container id`);
   }
-  const there = found.map(({ record: { id } }) => `${id.ifname} (network ${id.network})`).join(", ");
+  const there = found.map(({ id }) => `${id.ifname} (network ${id.network})`).join(", ");
   throw new RemoraError(
     code.unknownContainer,
     one
@@ -59,15 +84,32 @@ function theOne(found: Recorded[], selector: string, ifname: string | undefined)
 }
 
 function recorded(kernel: KernelPort, bpffs: string, selector: string, choose: typeof select): Recorded[] {
+  const found = foldersOf(kernel, bpffs, selector, choose).flatMap(({ status, pins }) => {
+    const record = readAnyRecord(kernel, pins);
+    return record ? [{ status, record, pins }] : [];
+  });
+  return requireSome(found, selector);
+}
+
+/** The folders of the one that was named. Nobody else's record is read: one that cannot be must not keep the others from theirs. */
+function foldersOf(
+  kernel: KernelPort,
+  bpffs: string,
+  selector: string,
+  choose: typeof select,
+): (Found & { status: AttachmentStatus })[] {
   requireBpffs(kernel, bpffs);
   const chosen = choose(listAttachments(kernel, bpffs), selector);
-  const found = findAttachments(kernel, bpffs).flatMap(({ pins, id }) => {
-    const status = chosen.find(({ ifname }) => ifname === id.ifname);
-    if (status === undefined) return [];
-    const record = readAnyRecord(kernel, pins);
-    const same = chosen.find((each) => each.containerId === record?.id.containerId && each.ifname === record.id.ifname);
-    return record && same ? [{ status: same, record, pins }] : [];
+  return findAttachments(kernel, bpffs).flatMap((found) => {
+    const name = attachmentName(found.id);
+    const status = chosen.find(
+      (each) => found.pins.directory.endsWith(`/${attachmentName(each)}`) || attachmentName(each) === name,
+    );
+    return status ? [{ ...found, status }] : [];
   });
+}
+
+function requireSome<T>(found: T[], selector: string): T[] {
   if (found.length > 0) return found;
   throw new RemoraError(
     code.unknownContainer,
