@@ -158,6 +158,25 @@ test("a program that writes where its context waits is refused in that place, an
   assert.equal(runs(world, keepsAll(8, hidden.replace("-2", "-3"))), passed(true), "deeper than that it may write");
 });
 
+test("as far as a jump reaches, and beyond", () => {
+  using world = scratch();
+  const body = (instructions: number): string => `
+    r2 = *(u32 *)(r1 + 8)
+    r2 *= 10
+    r2 += 5
+    *(u32 *)(r1 + 8) = r2
+    r0 = 2
+    if r2 == 0 goto +1
+    r0 = 0
+    .rept ${instructions}
+    r3 = r2
+    .endr
+    exit`;
+  const text = written(body(29000), body(32000));
+  assert.equal(runs(world, text), passed(true));
+  assert.equal(runs(world, text, { more: { entry: "entry1" } }), passed(false));
+});
+
 test("a load from the packet that ends a program ends that program alone", () => {
   using world = scratch();
   // Beyond the packet it is as if the program returned 0; of a stage it would be the end of the chain.

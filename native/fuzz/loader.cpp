@@ -52,6 +52,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                            .countHead = i % 2 == 0,
                            .reuse = {}};
     if (spec.position >= spec.length) spec.length = spec.position + 1;
+    // Its instructions in place, or a function: some bit of the input says.
+    if (data[size / 2] & 1) spec.trace = {.events = 1002, .state = 1003, .sample = 1, .bytes = 64, .tag = 0};
     auto stage = remora::loadStage(spec);
     if (stage)
       for (auto &map : stage->maps) use(map.name + map.type);
