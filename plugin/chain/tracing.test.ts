@@ -10,6 +10,7 @@ import { check } from "./check.ts";
 import { collect } from "./collect.ts";
 import { detach } from "./detach.ts";
 import { bpffs, id, input, machine, netns, select } from "./fixture.ts";
+import { EntryFailed } from "./generation.ts";
 import { pinsOf } from "./pins.ts";
 import { plan } from "./plan.ts";
 import { readRecord } from "./record.ts";
@@ -129,7 +130,8 @@ for (const [who, finish] of [
     assert.is(kernel.openFds(), 0);
   });
 
-test("whatever fails at the start, the plain chain is back and nothing is left", async () => {
+test("whatever fails at the start, the plain chain is back and nothing is left; a program that does not load is named", async () => {
+  const unloaded: string[] = [];
   for (let nth = 1; ; nth++) {
     const { kernel, trace } = attached();
     const before = kernel.left();
@@ -139,7 +141,9 @@ test("whatever fails at the start, the plain chain is back and nothing is left",
     let live: Awaited<ReturnType<typeof startTrace>> | undefined;
     try {
       live = await trace();
-    } catch {}
+    } catch (error) {
+      if (error instanceof EntryFailed) unloaded.push(`${error.selected.program.name} ${error.direction}`);
+    }
     const reached = kernel.operations.length - already >= nth;
     kernel.calm();
     await live?.end();
@@ -149,6 +153,7 @@ test("whatever fails at the start, the plain chain is back and nothing is left",
     if (!reached) break;
     assert.ok(nth < 500);
   }
+  assert.equal(unloaded, ["acl ingress", "count ingress", "acl egress", "count egress", "wall egress"]);
 });
 
 test("whoever dies while he traces leaves a whole chain, and who settles next takes the trace away", async () => {

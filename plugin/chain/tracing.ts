@@ -5,14 +5,16 @@ import { code, RemoraError } from "../errors.ts";
 import {
   type Direction,
   type Fd,
+  KernelError,
   type KernelPort,
+  type Stage,
   type StageRequest,
   type StageTrace,
   traceLayout,
 } from "../kernel/port.ts";
 import type { Selected } from "../model.ts";
 import { u32 } from "./bytes.ts";
-import { endingMapsOf } from "./generation.ts";
+import { EntryFailed, endingMapsOf } from "./generation.ts";
 import { type Hook, hooks } from "./hook.ts";
 import { busy, Lock, lock, lockDeadlines } from "./lock.ts";
 import { createChainMap } from "./maps.ts";
@@ -192,7 +194,7 @@ function loadChain(
   // The last position first: each finds the slot that it calls filled.
   for (const [position, stage] of [...stages.entries()].reverse()) {
     const selected = again(stage);
-    const loaded = kernel.loadStage({
+    const loaded = loadTraced(kernel, selected, place, {
       object: selected.program.object,
       name: selected.program.name,
       entries: stage.entries.map((entry) => ({ function: entry.function, parameters: selected.parameters })),
@@ -217,6 +219,16 @@ function loadChain(
   kernel.pin(chain, pins.trace.chain(place));
   if (head === undefined) throw new Error(`the ${place} chain has no stages`);
   return head;
+}
+
+/** @throws EntryFailed, as where a chain is loaded. */
+function loadTraced(kernel: KernelPort, selected: Selected, place: ChainPlace, request: StageRequest): Stage {
+  try {
+    return kernel.loadStage(request);
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    throw new EntryFailed(selected, directionAt(place), request.entries.map((entry) => entry.function).join(), error);
+  }
 }
 
 /** All of the program's maps but its parameters, which are constants, equal, and frozen with the load. */
