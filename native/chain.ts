@@ -35,6 +35,26 @@ export interface Counted {
   endings: Partial<Record<Ending, number>>;
 }
 
+/** What a position has counted: the sum over all CPUs. Endings that never happened are left out. */
+export function counted(counters: Fd, position: number): Counted {
+  const row = kernel.lookupMap(counters, u32(position)) as Buffer;
+  const words = counterLayout.words;
+  const sum = Array.from({ length: words }, (_, word) => {
+    let total = 0;
+    for (let at = word * 8; at < row.length; at += words * 8) total += Number(row.readBigUInt64LE(at));
+    return total;
+  });
+  const word = (index: number): number => sum[index] as number;
+  return {
+    headPackets: word(counterLayout.headPackets),
+    headBytes: word(counterLayout.headBytes),
+    endedBytes: word(counterLayout.endedBytes),
+    endings: Object.fromEntries(
+      endings.map((name, i) => [name, word(counterLayout.endings + i)] as const).filter(([, count]) => count > 0),
+    ),
+  };
+}
+
 /** A chain of the members in order. Positions of `missing` get no slot, as if they were gone. */
 export class Chain implements Disposable {
   readonly map: Fd;
@@ -85,24 +105,8 @@ export class Chain implements Disposable {
     return { verdict: result.verdict, mark: result.context.mark };
   }
 
-  /** The sum over all CPUs; endings that never happened are left out. */
   counted(position: number): Counted {
-    const row = kernel.lookupMap(this.counters, u32(position)) as Buffer;
-    const words = counterLayout.words;
-    const sum = Array.from({ length: words }, (_, word) => {
-      let total = 0;
-      for (let at = word * 8; at < row.length; at += words * 8) total += Number(row.readBigUInt64LE(at));
-      return total;
-    });
-    const word = (index: number): number => sum[index] as number;
-    return {
-      headPackets: word(counterLayout.headPackets),
-      headBytes: word(counterLayout.headBytes),
-      endedBytes: word(counterLayout.endedBytes),
-      endings: Object.fromEntries(
-        endings.map((name, i) => [name, word(counterLayout.endings + i)] as const).filter(([, count]) => count > 0),
-      ),
-    };
+    return counted(this.counters, position);
   }
 
   [Symbol.dispose](): void {

@@ -21,7 +21,7 @@ import {
   type TestRunResult,
   traceLayout,
 } from "../plugin/kernel/port.ts";
-import { kernel, u32, verdict } from "./chain.ts";
+import { type Counted, counted, kernel, u32, verdict } from "./chain.ts";
 import { generatePrograms } from "./generate.ts";
 
 const root = resolve(import.meta.dirname, "..");
@@ -139,12 +139,19 @@ class Places implements Disposable {
     }
   }
 
-  /** Between one that lets everything pass and one that tells with its verdict that it was reached. */
-  between(subject: Subject): Outcome[] {
+  /**
+   * Between one that lets everything pass and one that tells with its verdict that it was reached. With how many packets, and
+   * bytes of them, the counters say that the program has ended.
+   */
+  between(subject: Subject): { outcomes: Outcome[]; packets: number; bytes: number } {
     const stage = this.load(subject, 1, 3);
     try {
       kernel.updateMap(this.chain, u32(1), u32(stage.program));
-      return outcomes(this.first);
+      const before = counted(this.counters, 1);
+      const all = outcomes(this.first);
+      const after = counted(this.counters, 1);
+      const packets = (row: Counted): number => Object.values(row.endings).reduce((sum, count) => sum + count, 0);
+      return { outcomes: all, packets: packets(after) - packets(before), bytes: after.endedBytes - before.endedBytes };
     } finally {
       close(stage);
     }
@@ -159,7 +166,8 @@ function close(stage: Stage): void {
   for (const fd of [stage.program, ...stage.maps.map((map) => map.fd)]) kernel.close(fd);
 }
 
-const proceedOn = [verdict.unspec, verdict.ok, verdict.pipe];
+const proceedOn: number[] = [verdict.unspec, verdict.ok, verdict.pipe];
+const goesOn = (value: number): boolean => proceedOn.includes(value);
 /** A verdict that no program here returns. */
 const beyond = 77;
 
@@ -167,7 +175,7 @@ const beyond = 77;
 function judged(plain: Outcome[], proceeded: number): Outcome[] {
   return plain.map((outcome) => ({
     ...outcome,
-    verdict: (proceedOn as number[]).includes(outcome.verdict) ? proceeded : outcome.verdict,
+    verdict: goesOn(outcome.verdict) ? proceeded : outcome.verdict,
   }));
 }
 
@@ -226,7 +234,16 @@ function compare(world: Scratch, subjects: Subject[]): Seen {
     if (alone?.placed) seen.placed++;
     if (alone) assert.equal(alone.outcomes, judged(expected, verdict.unspec), `${subject.what}, alone`);
     const between = unlessTooDeep(subject.what, seen.tooDeep, () => places.between(subject));
-    if (between) assert.equal(between, judged(expected, beyond), `${subject.what}, between two others`);
+    if (between) {
+      const ended = expected.filter(({ verdict }) => !goesOn(verdict));
+      assert.equal(between.outcomes, judged(expected, beyond), `${subject.what}, between two others`);
+      assert.is(between.packets, ended.length, `${subject.what}, packets counted`);
+      assert.is(
+        between.bytes,
+        ended.reduce((sum, { packet }) => sum + packet.length / 2, 0),
+        `${subject.what}, bytes`,
+      );
+    }
     const traced = unlessTooDeep(subject.what, seen.tooDeepAsFunction, () => places.alone(subject, { trace: true }));
     if (traced) assert.equal(traced.outcomes, judged(expected, verdict.unspec), `${subject.what}, as a function`);
   }
