@@ -33,7 +33,7 @@ function explainEntry(failed: EntryFailed): RemoraError {
   if (cause.log?.includes(unmixed))
     return new RemoraError(
       code.kernelTooOld,
-      `${where}: a chain of several programs mixes tail calls with BPF-to-BPF calls, which needs the BPF JIT, on x86-64 since Linux 5.10 and on arm64 since 6.0; this node runs Linux ${release()} on ${machine()}`,
+      `${where}: a program with functions before another one, one with tail calls of its own, and a trace of several mix tail calls with BPF-to-BPF calls, which needs the BPF JIT, on x86-64 since Linux 5.10 and on arm64 since 6.0; this node runs Linux ${release()} on ${machine()}`,
       options,
     );
   if (isVerifierLog(cause.log)) return new RemoraError(code.verifierRefused, `${where}: ${said(cause)}`, options);

@@ -30,7 +30,7 @@ export function checkRelease(release: string | undefined, architecture: string):
       check,
       state: "missing",
       found,
-      remedy: `chains of several programs need Linux ${major}.${minor} or later on ${architecture}`,
+      remedy: `chains of several programs need Linux ${major}.${minor} or later on ${architecture}; before, only the last may have functions, as the library's have`,
     };
   }
   if (!isAtLeast(release, 6, 6)) {
