@@ -62,6 +62,24 @@ test("the host's end of a pair, on its own and enslaved to a bridge", () => {
   }
 });
 
+test("a process of the pod gives the interface as many alternative names as it can have: it is found, with its peer and addresses", () => {
+  using world = scratch();
+  const netns = pod(world);
+  const expected = kernel.findPeer(netns.path, "eth0");
+  const addresses = kernel.interfaceAddresses(netns.path, "eth0").filter((address) => !address.startsWith("fe80"));
+  assert.equal(addresses, ["10.97.0.2"]);
+  const input = Array.from({ length: 600 }, (_, at) => `link property add dev eth0 altname n${at}${"x".repeat(110)}\n`);
+  const { stderr } = spawnSync("ip", ["-n", netns.name, "-force", "-batch", "-"], {
+    input: input.join(""),
+    encoding: "utf8",
+    maxBuffer: 1 << 20,
+  });
+  const [, refused] = /Command failed -:(\d+)/.exec(stderr) ?? [];
+  assert.ok(Number(refused) > 300, stderr.slice(0, 200));
+  assert.equal(kernel.findPeer(netns.path, "eth0"), expected);
+  assert.ok(kernel.interfaceAddresses(netns.path, "eth0").includes("10.97.0.2"));
+});
+
 test("also where both ends have the same index", () => {
   using world = scratch();
   const netns = world.namespace();

@@ -33,39 +33,17 @@ bpf_tc_hook hookOf(const HookPlace &place) {
 
 using Listed = std::vector<FilterFacts>;
 
-// Asks the kernel for a list and gives each message of it to `each`. 0, or the errno it answers: what came before is not all then.
+// Asks the kernel for a list of qdiscs or filters.
 int dump(uint16_t type, const HookPlace &place, uint32_t parent, const std::function<void(const nlmsghdr &)> &each) {
-  UniqueFd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-  if (!netlink) return errno;
   struct {
     nlmsghdr header;
     tcmsg subject;
   } request{};
-  request.header.nlmsg_len = sizeof(request);
-  request.header.nlmsg_type = type;
-  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  request.header = {.nlmsg_len = sizeof(request), .nlmsg_type = type};
   request.subject.tcm_family = AF_UNSPEC;
   request.subject.tcm_ifindex = static_cast<int>(place.ifindex);
   request.subject.tcm_parent = parent;
-  if (send(netlink.get(), &request, sizeof(request), 0) < 0) return errno;
-
-  alignas(nlmsghdr) char buffer[1 << 16];
-  for (;;) {
-    auto size = recv(netlink.get(), buffer, sizeof(buffer), 0);
-    if (size < 0) {
-      if (errno == EINTR) continue;
-      return errno;
-    }
-    for (auto at = reinterpret_cast<nlmsghdr *>(buffer); NLMSG_OK(at, size); at = NLMSG_NEXT(at, size)) {
-      if (at->nlmsg_type == NLMSG_DONE) {  // a list that breaks off says why at its end
-        int error = 0;
-        if (NLMSG_PAYLOAD(at, 0) >= sizeof(error)) std::memcpy(&error, NLMSG_DATA(at), sizeof(error));
-        return -error;
-      }
-      if (at->nlmsg_type == NLMSG_ERROR) return -static_cast<nlmsgerr *>(NLMSG_DATA(at))->error;
-      each(*at);
-    }
-  }
+  return remora::dump(request.header, each);
 }
 
 // The attribute of this kind among those that begin at `first`.

@@ -3,8 +3,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <linux/nsfs.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <sched.h>
@@ -69,24 +69,29 @@ Result<std::vector<std::string>> listAddresses(const std::string &name) {
   if (!socket) return failedErrno();
   ifreq request{};
   if (int error = askForIndex(socket.get(), name, request)) return failed(error);
-  // It may be an alternative name, and addresses are listed by the first.
-  auto first = nameOfDevice(static_cast<uint32_t>(request.ifr_ifindex));
-  if (!first) return first.failure();
-  ifaddrs *all = nullptr;
-  if (getifaddrs(&all)) return failedErrno();
+  // Not by getifaddrs(3): it begins with a list of devices, and asks again and again while one is too large for its buffer, which a
+  // process of the pod can see to with alternative names.
+  struct {
+    nlmsghdr header;
+    ifaddrmsg subject;
+  } list{};
+  list.header = {.nlmsg_len = sizeof(list), .nlmsg_type = RTM_GETADDR};
   std::vector<std::string> found;
-  for (auto at = all; at; at = at->ifa_next) {
-    // An IPv4 address may have a label of its own, which begins with the device's name: eth0:1.
-    std::string device = at->ifa_name ? at->ifa_name : "";
-    if (!at->ifa_addr || (device != *first && !device.starts_with(*first + ":"))) continue;
-    int family = at->ifa_addr->sa_family;
-    const void *address = family == AF_INET ? static_cast<const void *>(&reinterpret_cast<sockaddr_in *>(at->ifa_addr)->sin_addr)
-                          : family == AF_INET6 ? static_cast<const void *>(&reinterpret_cast<sockaddr_in6 *>(at->ifa_addr)->sin6_addr)
-                                               : nullptr;
+  int error = dump(list.header, [&](auto &message) {
+    if (message.nlmsg_type != RTM_NEWADDR || NLMSG_PAYLOAD(&message, 0) < sizeof(ifaddrmsg)) return;
+    auto facts = static_cast<ifaddrmsg *>(NLMSG_DATA(&message));
+    if (facts->ifa_index != static_cast<uint32_t>(request.ifr_ifindex)) return;
+    // Of a pair of addresses, IFA_ADDRESS is the other end's.
+    const rtattr *own = nullptr;
+    int left = static_cast<int>(IFA_PAYLOAD(&message));
+    for (auto at = IFA_RTA(facts); RTA_OK(at, left); at = RTA_NEXT(at, left))
+      if (at->rta_type == IFA_LOCAL || (at->rta_type == IFA_ADDRESS && !own)) own = at;
+    size_t size = facts->ifa_family == AF_INET ? sizeof(in_addr) : facts->ifa_family == AF_INET6 ? sizeof(in6_addr) : 0;
     char text[INET6_ADDRSTRLEN];
-    if (address && inet_ntop(family, address, text, sizeof(text))) found.emplace_back(text);
-  }
-  freeifaddrs(all);
+    if (size && own && RTA_PAYLOAD(own) == size && inet_ntop(facts->ifa_family, RTA_DATA(own), text, sizeof(text)))
+      found.emplace_back(text);
+  });
+  if (error) return failed(error);
   return found;
 }
 
@@ -115,6 +120,31 @@ int inNamespace(int fd, const std::function<void()> &work) {
     return failure.code().value();
   }
   return error;
+}
+
+int dump(nlmsghdr &request, const std::function<void(const nlmsghdr &)> &each) {
+  UniqueFd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  if (!netlink) return errno;
+  request.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  if (send(netlink.get(), &request, request.nlmsg_len, 0) < 0) return errno;
+
+  alignas(nlmsghdr) char buffer[1 << 16];
+  for (;;) {
+    auto size = recv(netlink.get(), buffer, sizeof(buffer), 0);
+    if (size < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    for (auto at = reinterpret_cast<nlmsghdr *>(buffer); NLMSG_OK(at, size); at = NLMSG_NEXT(at, size)) {
+      if (at->nlmsg_type == NLMSG_DONE) {  // a list that breaks off says why at its end
+        int error = 0;
+        if (NLMSG_PAYLOAD(at, 0) >= sizeof(error)) std::memcpy(&error, NLMSG_DATA(at), sizeof(error));
+        return -error;
+      }
+      if (at->nlmsg_type == NLMSG_ERROR) return -static_cast<nlmsgerr *>(NLMSG_DATA(at))->error;
+      each(*at);
+    }
+  }
 }
 
 Result<std::string> nameOfDevice(uint32_t ifindex) {

@@ -3,6 +3,8 @@
 // pool thread ever changes its namespace.
 #pragma once
 
+#include <linux/netlink.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -53,6 +55,10 @@ Result<InterfaceFacts> findInterface(const std::string &path, const std::string 
 // The device's name in the calling thread's namespace. ENODEV where there is no such device. (if_indextoname has the same errno for
 // that and for a process that has no descriptor left.)
 Result<std::string> nameOfDevice(uint32_t ifindex);
+
+// Asks rtnetlink, in the calling thread's namespace, for a list and gives each message of it to `each`; `request` is a whole message, to
+// which the flags are added. 0, or the errno it answers: what came before is not all then.
+int dump(nlmsghdr &request, const std::function<void(const nlmsghdr &)> &each);
 
 // The interface's addresses of both families, without their lengths. ENODEV where there is no such interface.
 Result<std::vector<std::string>> interfaceAddresses(const std::string &path, const std::string &name);

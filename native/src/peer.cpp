@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "fd.h"
 #include "netns.h"
@@ -25,6 +26,8 @@ struct Device {
   std::optional<uint32_t> link;     // IFLA_LINK: the index of the other end
   std::optional<int32_t> linkNsid;  // IFLA_LINK_NETNSID: where that is, if elsewhere
 };
+
+constexpr size_t kReplySize = 256u << 10;
 
 using OnAttribute = std::function<void(const rtattr *)>;
 
@@ -55,10 +58,11 @@ void forEach(const rtattr *first, int length, const OnAttribute &visit) {
 template <typename Fixed>
 int ask(int socket, Message &message, uint16_t answer, Fixed &fixed, const OnAttribute &visit) {
   if (send(socket, message.bytes, message.header()->nlmsg_len, 0) < 0) return errno;
-  alignas(nlmsghdr) char reply[32768];
-  auto size = recv(socket, reply, sizeof(reply), 0);
+  // With as many alternative names as a device may have it is larger than 64 KiB.
+  std::vector<uint64_t> reply(kReplySize / sizeof(uint64_t));
+  auto size = recv(socket, reply.data(), kReplySize, 0);
   if (size < 0) return errno;
-  auto header = reinterpret_cast<nlmsghdr *>(reply);
+  auto header = reinterpret_cast<nlmsghdr *>(reply.data());
   if (!NLMSG_OK(header, static_cast<size_t>(size))) return EPROTO;
   if (header->nlmsg_type == NLMSG_ERROR) {
     auto error = reinterpret_cast<nlmsgerr *>(NLMSG_DATA(header));
