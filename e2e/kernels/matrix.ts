@@ -65,6 +65,13 @@ export const checks: readonly Check[] = [
     except: { "shape-functions": "callbacks", "shape-lock": "callbacks" },
   },
   { title: "chain", file: "native/stage.test.ts", limit: 300, needs: "mixed" },
+  {
+    title: "in place",
+    file: "native/inplace.test.ts",
+    limit: 300,
+    needs: "mixed",
+    except: { "functions that the kernel calls back return to it": "callbacks" },
+  },
   { title: "pod", file: "e2e/kernels/pod.ts", limit: 300 },
   { title: "clsact", file: "e2e/clsact/clsact.test.ts", limit: 300, needs: "mixed" },
   { title: "changes", file: "e2e/kernels/changes.ts", limit: 300, needs: "mixed" },
