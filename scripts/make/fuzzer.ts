@@ -12,7 +12,7 @@ import { BuildError, type Step } from "./step.ts";
 
 const folder = ".cache/fuzz";
 /** What reads objects; nothing that talks to the kernel by itself. */
-const loader = ["btf", "code", "elffile", "fd", "inplace", "inspect", "open", "prologue", "stage", "verifier"];
+const loader = ["btf", "code", "elffile", "fd", "inplace", "inspect", "maps", "open", "prologue", "stage", "verifier"];
 const downloads = "native/build/vendor-work/download";
 
 export function fuzzerStep(root: string): Step {
