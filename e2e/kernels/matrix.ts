@@ -83,4 +83,4 @@ export const checks: readonly Check[] = [
 ];
 
 /** Seconds a kernel may take on that processor, its boot included. */
-export const kernelLimit = 840;
+export const kernelLimit = 1080;
