@@ -43,7 +43,7 @@ function guarded(world: Scratch): Promise<Pod> {
   return pod(world, { "remora.io/programs": JSON.stringify(entries) }, texts);
 }
 
-/** Traces; when it waits for the first time, there is traffic, and when `enough` packets were shown or 5 s passed, it is stopped. */
+/** Traces; when it waits for the first time, there is traffic, and when `enough` packets were shown or 30 s passed, it is stopped. */
 async function trace(world: Pod, traffic: () => void, argv: string[], enough = Number.POSITIVE_INFINITY) {
   const started = performance.now();
   let sent = false;
@@ -61,7 +61,7 @@ async function trace(world: Pod, traffic: () => void, argv: string[], enough = N
       await new Promise((resolve) => setTimeout(resolve, milliseconds));
       // Where nothing is to be shown, a while without any packet is the end.
       quiet = milliseconds > 0 ? quiet + 1 : 0;
-      return written.length >= enough || quiet > 10 || performance.now() - started > 5000 ? "stopped" : "elapsed";
+      return written.length >= enough || quiet > 10 || performance.now() - started > 30_000 ? "stopped" : "elapsed";
     },
     [Symbol.dispose]() {},
   };
