@@ -4,7 +4,8 @@
 // Each `exit` of the entry becomes a jump back into the prologue, where the verdict is judged. The prologue needs the
 // context again there, and the entry may use all registers and its stack as it likes: so the context waits in a register
 // that the entry never names, or on the stack beneath what it uses. Nothing has to be believed here: if the entry overwrote
-// that place after all, the verifier would refuse the tail call, which takes a context and nothing else.
+// that place after all, the verifier would refuse the tail call, which takes a context and nothing else. (With a pointer, on
+// a way that only ends, it would not; then the count of bytes that ended is wrong.)
 //
 // Functions that the entry calls are as they are. Their `exit` returns to the entry.
 #pragma once
