@@ -17,7 +17,7 @@ const parts: Record<string, () => Promise<string>> = {
     (await import("../bench/pods.ts")).pods(
       quick
         ? { cycles: 1, cyclesOfFour: 1, turns: 6, latency: 1 }
-        : { cycles: 1, cyclesOfFour: 4, turns: 30, latency: 1 },
+        : { cycles: 1, cyclesOfFour: 4, turns: 20, latency: 1 },
     ),
   rates: async () => (await import("../bench/rates.ts")).rateAccuracy({ seconds: quick ? 3 : 10 }),
 };
