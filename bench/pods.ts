@@ -12,10 +12,11 @@
  * cubic's, the kernel's own default: BBR, which some machines have instead, sends at the rate that it believes in, not as
  * fast as the path allows.
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
+import { pause } from "../e2e/lib/pause.ts";
 import { type Namespace, run, type Scratch, scratch } from "../e2e/lib/scratch.ts";
 import { geometricMean, median, table } from "./figures.ts";
 import { type Asked, empty, fourPrograms, fourStateful, library } from "./library.ts";
@@ -139,7 +140,7 @@ function takeTurns(pair: Pair, other: Pair, count: number): { rate: number; othe
       stream.resume();
       running = stream;
     }
-    sleep(settling);
+    pause(settling);
     return stream.rate(turn);
   };
   const [rates, others] = [[] as number[], [measure(second)]];
@@ -180,12 +181,12 @@ class Pair {
     const words = `--client ${this.server.address} --time 3600 --affinity ${affinity} --congestion cubic`;
     const begin = (): Stream => {
       const stream = new Stream(this.client.namespace, words.split(" "), this.#device);
-      sleep(starting);
+      pause(starting);
       if (stream.rate(turn) > 0) return stream;
       stream[Symbol.dispose]();
       throw new Error("iperf3 sends nothing");
     };
-    return again(9, begin, "0.2");
+    return again(9, begin, 200);
   }
 
   /** Microseconds of half a round trip, a median. */
@@ -220,7 +221,7 @@ class Stream implements Disposable {
   /** Gbit/s during so many milliseconds. */
   rate(milliseconds: number): number {
     const [bytes, begun] = [this.#bytes(), process.hrtime.bigint()];
-    sleep(milliseconds);
+    pause(milliseconds);
     return (8 * (this.#bytes() - bytes)) / Number(process.hrtime.bigint() - begun);
   }
 
@@ -234,19 +235,14 @@ class Stream implements Disposable {
   }
 }
 
-/** Nothing else is to run meanwhile, not even a process that sleeps. */
-function sleep(milliseconds: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
-}
-
-/** Does something that may fail, so many times at most. `pause`: seconds in between. */
-export function again<T>(times: number, act: () => T, pause = "0"): T {
+/** Does something that may fail, so many times at most. `rest`: milliseconds in between. */
+export function again<T>(times: number, act: () => T, rest = 0): T {
   for (let attempt = 1; ; attempt++)
     try {
       return act();
     } catch (error) {
       if (attempt === times) throw error;
-      spawnSync("sleep", [pause]);
+      pause(rest);
     }
 }
 
@@ -273,7 +269,7 @@ export function daemon(namespace: Namespace, command: string, ...argv: string[])
   return {
     /** Waits until what asks the server is answered. */
     await(ask: () => unknown): void {
-      again(50, ask, "0.1");
+      again(50, ask, 100);
     },
     [Symbol.dispose]() {
       child.kill("SIGKILL");

@@ -50,10 +50,10 @@ export function rateAccuracy(options: { seconds: number }): string {
   iperf.await(() => goodput("cubic", 0, 1));
   /** What arrives without a limit. Datagrams as fast as possible would only show how many a receiver can throw away. */
   const streams = Object.fromEntries(
-    senders.filter((sender) => sender !== "udp").map((sender) => [sender, again(3, () => goodput(sender, 0), "2")]),
+    senders.filter((sender) => sender !== "udp").map((sender) => [sender, again(3, () => goodput(sender, 0), 2000)]),
   );
   const carried = (sender: string, bits: number): number =>
-    streams[sender] ?? again(3, () => goodput(sender, bits * excess, 3), "2");
+    streams[sender] ?? again(3, () => goodput(sender, bits * excess, 3), 2000);
 
   const limited = (pod: Pod, direction: string, rate: string, sender: string): number => {
     const place = ["--netns", pod.namespace.path, "--ifname", "eth0", "--bpffs", join(world.bpffs(), "remora")];
@@ -66,7 +66,7 @@ export function rateAccuracy(options: { seconds: number }): string {
     }
   };
   const cells = (pod: Pod, direction: string, rate: string, sender: string): string[] => {
-    const reached = again(3, () => limited(pod, direction, rate, sender), "2");
+    const reached = again(3, () => limited(pod, direction, rate, sender), 2000);
     return [amount(reached), `${((100 * reached) / (rates[rate] ?? Number.NaN)).toFixed(1)}%`];
   };
   const name = (sender: string): string => (sender === "udp" ? "UDP" : `TCP, ${sender}`);

@@ -10,6 +10,7 @@
 import { type ChildProcess, type SpawnOptions, type SpawnSyncReturns, spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { pause } from "../lib/pause.ts";
 
 export interface Enclosure extends Disposable {
   /** Below the root of every cgroup hierarchy; taken away with the enclosure. Starts with a slash. */
@@ -96,10 +97,6 @@ function alive(pid: string): boolean {
   } catch {
     return false;
   }
-}
-
-function pause(milliseconds: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
 // Everything but the namespace's first process and this shell ends; a cgroup stays busy for a moment after that.
