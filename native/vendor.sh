@@ -69,11 +69,16 @@ fetch() {
     -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Retries=3 -q
   )
   say "fetching $* ($suite)"
-  (cd "$download" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$@") \
-    >"$work/fetch.log" 2>&1 || {
-    tail -n 5 "$work/fetch.log" >&2
-    die "could not fetch $*. Put ${missing[*]} into $download by hand (LIBBPF_SRC=DIR names a libbpf tree instead)"
-  }
+  # Only the upstream tarball of each: the packaging beside it is not used, and changes with each of its revisions.
+  # A mirror that is just being brought up to date may list what it does not hold: it gets time to catch up.
+  local attempt
+  for attempt in 1 2 3; do
+    if ((attempt > 1)); then sleep 10; fi
+    if (cd "$download" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --tar-only --download-only "$@") \
+      >"$work/fetch.log" 2>&1; then return; fi
+  done
+  tail -n 5 "$work/fetch.log" >&2
+  die "could not fetch $*. Put ${missing[*]} into $download by hand (LIBBPF_SRC=DIR names a libbpf tree instead)"
 }
 
 # A quiet step, whose output is shown when it fails: step NAME COMMAND...
