@@ -393,13 +393,9 @@ test("GRE, as tshark reads it", async () => {
   assert.is(large(await arriving.frames((frames) => large(frames).length >= 6)).length, 6);
   const file = join(lab.world.dir, `${it.collector.name}-eth0.pcap`);
   const fields = ["-e", "gre.proto", "-e", "icmpv6.type", "-e", "icmpv6.echo.sequence_number"];
-  const read = spawnSync(
-    "tshark",
-    ["-n", "-r", file, "-Y", "gre && icmpv6.echo.identifier && ipv6.plen > 50", "-T", "fields", ...fields],
-    {
-      encoding: "utf8",
-    },
-  );
+  // The collector has nobody for GRE, and may say so in ICMP, with the packet that it is about.
+  const filter = "gre && !icmp && icmpv6.echo.identifier && ipv6.plen > 50";
+  const read = spawnSync("tshark", ["-n", "-r", file, "-Y", filter, "-T", "fields", ...fields], { encoding: "utf8" });
   assert.is(read.status, 0, read.stderr);
   const rows = read.stdout
     .trim()
