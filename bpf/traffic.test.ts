@@ -64,6 +64,21 @@ for (const { device, pair, header } of [
     }
   });
 
+  test(`${device}: a datagram that reads as TCP behind an Ethernet header counts as what it is`, () => {
+    using lab = laboratory();
+    const [a, b] = pair(lab);
+    const chain = lab.chain([{ program: "count", entry: "count" }]);
+    lab.attach(chain, b, "pod0", "ingress");
+    assert.ok(reaches(a, four[1]));
+    // Of a source address 8.0.69.1 the first half is IPv4's ethertype, and the next byte begins a header; then of a source
+    // port 16384 the offset is 0 and no fragment follows, and a destination port 6 is the protocol.
+    const script = `const socket = require("dgram").createSocket("udp4").bind(16384, () =>
+        socket.send("long enough to hold all of these headers", 6, "${four[1]}", () => socket.close()));`;
+    a.exec(process.execPath, "-e", script);
+    const totals = totalsOf(chain);
+    assert.equal([totals.ipv4_udp?.[0], totals.ipv4_tcp], [1, undefined]);
+  });
+
   test(`${device}: with a default of deny, only what a rule names passes, and neighbours still find each other`, async () => {
     using lab = laboratory();
     const [a, b] = pair(lab);

@@ -53,56 +53,66 @@ _Static_assert(sizeof(struct remora_packet) == 8, "a global function returns it"
 _Static_assert(sizeof(struct remora_flow) == 40, "no padding in a map's key");
 
 /*
- * The common packet, read directly: IPv4 without options or IPv6 without extension headers, whole, linear, untagged.
- * False for any other, also for a good one: then the cursors tell.
+ * The word of a packet that has its family's common headers, `start` bytes behind skb->data: a constant, but for the
+ * protocol. `header`: the length of the IP header; `icmp`: the family's ICMP.
+ */
+static __always_inline __u64 remora_common(__u16 ethertype, __u32 start, __u32 header, __u8 protocol, __u8 icmp)
+{
+	const union remora_packet_word with = { .packet = { .has_transport = 1 } };
+	const union remora_packet_word carried = { .packet = { .protocol = protocol } };
+	const union remora_packet_word known = {
+		.packet = {
+			.ethertype = ethertype,
+			.transport_offset = header,
+			.network_offset = start,
+			.family = ethertype == ETH_P_IP ? REMORA_IPV4 : REMORA_IPV6,
+			.direct = 1,
+		},
+	};
+	__u64 word = known.word | carried.word;
+
+	switch (protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		return word | with.word;
+	default:
+		return protocol == icmp ? word | with.word : word;
+	}
+}
+
+/*
+ * The word of the common packet, read directly: IPv4 without options or IPv6 without extension headers, whole, linear,
+ * untagged. 0 for any other, also for a good one: then the cursors tell. `start` is where the network header is looked for,
+ * a constant: ETH_HLEN or 0.
  *
  * It needs to know whether there is an Ethernet header. There is one if the ethertype stands where it would and the
  * packet does not begin as IP of that version does; there is none if it is the other way round. Both can be true (a
  * destination MAC that begins with 4, a source of 8.0.0.0/16), and then only the kernel's own offset can tell.
  */
-static __always_inline bool remora_glance(struct __sk_buff *skb, struct remora_packet *packet)
+static __always_inline __u64 remora_glance(struct __sk_buff *skb, __u32 start)
 {
-	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end, *network;
+	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
+	const struct iphdr *ipv4 = (const void *)(data + start);
+	const struct ipv6hdr *ipv6 = (const void *)(data + start);
 	__be16 protocol = (__be16)skb->protocol;
-	__u8 version = protocol == bpf_htons(ETH_P_IP) ? 4 : protocol == bpf_htons(ETH_P_IPV6) ? 6 : 0;
-	bool framed, bare;
-	__u8 transport;
+	bool framed = start == ETH_HLEN;
 
-	if (!version || data + ETH_HLEN > end)
-		return false;
-	framed = *(const __be16 *)(data + offsetof(struct ethhdr, h_proto)) == protocol;
-	bare = data[0] >> 4 == version;
-	if (framed == bare)
-		return false;
-	packet->network_offset = framed ? ETH_HLEN : 0;
-	network = data + packet->network_offset;
-	if (version == 4) {
-		const struct iphdr *ip = (const void *)network;
-
-		if (network + sizeof(*ip) + 4 > end)
-			return false;
-		if (network[0] != 0x45 || ip->frag_off & bpf_htons(0x3fff))
-			return false;
-		transport = ip->protocol;
-		packet->family = REMORA_IPV4;
-		packet->has_transport = remora_has_ports(transport) || transport == IPPROTO_ICMP;
-		packet->transport_offset = sizeof(*ip);
-	} else {
-		const struct ipv6hdr *ip = (const void *)network;
-
-		if (network + sizeof(*ip) + 4 > end)
-			return false;
-		if (network[0] >> 4 != 6 || remora_is_extension(ip->nexthdr))
-			return false;
-		transport = ip->nexthdr;
-		packet->family = REMORA_IPV6;
-		packet->has_transport = remora_has_ports(transport) || transport == IPPROTO_ICMPV6;
-		packet->transport_offset = sizeof(*ip);
+	if (data + start + sizeof(*ipv4) + 4 > end ||
+	    (*(const __be16 *)(data + offsetof(struct ethhdr, h_proto)) == protocol) != framed)
+		return 0;
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		if ((data[0] >> 4 == 4) == framed || data[start] != 0x45 || ipv4->frag_off & bpf_htons(0x3fff))
+			return 0;
+		return remora_common(ETH_P_IP, start, sizeof(*ipv4), ipv4->protocol, IPPROTO_ICMP);
 	}
-	packet->ethertype = bpf_ntohs(protocol);
-	packet->protocol = transport;
-	packet->direct = 1;
-	return true;
+	if (protocol == bpf_htons(ETH_P_IPV6)) {
+		if ((data[0] >> 4 == 6) == framed || data[start] >> 4 != 6 ||
+		    data + start + sizeof(*ipv6) + 4 > end || remora_is_extension(ipv6->nexthdr))
+			return 0;
+		return remora_common(ETH_P_IPV6, start, sizeof(*ipv6), ipv6->nexthdr, IPPROTO_ICMPV6);
+	}
+	return 0;
 }
 
 /*
@@ -118,10 +128,10 @@ static __always_inline __u64 remora_forget(const struct __sk_buff *skb, __u64 wo
 }
 
 /*
- * Walks the headers of packets that remora_glance() leaves. A *global* function: the verifier looks at its loops once and by themselves, and knows nothing
- * of what it returns. Inlined, each way through the headers would go on as a state of its own through all of the
- * caller, which then takes ten times as long to load. It takes the context alone, since pointers to other memory are
- * refused before Linux 5.12. Weak: each object file has its copy, and they link. Call remora_parse().
+ * Walks the headers of packets that remora_glance() leaves. A *global* function: the verifier looks at its loops once and by
+ * themselves, and knows nothing of what it returns. Inlined, each way through the headers would go on as a state of its own
+ * through all of the caller, which then takes ten times as long to load. It takes the context alone, since pointers to other
+ * memory are refused before Linux 5.12. Weak: each object file has its copy, and they link. Call remora_parse().
  */
 __attribute__((noinline, weak)) __u64 remora_walk(struct __sk_buff *skb)
 {
@@ -178,9 +188,11 @@ __attribute__((noinline, weak)) __u64 remora_walk(struct __sk_buff *skb)
  */
 static __always_inline struct remora_packet remora_parse(struct __sk_buff *skb)
 {
-	union remora_packet_word found = {};
+	union remora_packet_word found = { .word = remora_glance(skb, ETH_HLEN) };
 
-	if (remora_glance(skb, &found.packet)) {
+	if (!found.word)
+		found.word = remora_glance(skb, 0);
+	if (found.word) {
 		found.word = remora_forget(skb, found.word);
 		return found.packet;
 	}
@@ -266,40 +278,87 @@ static __always_inline __u32 remora_stated_length(struct __sk_buff *skb, const s
 	return remora_peek_network(skb, packet, 4, words, sizeof(words)) ? bpf_ntohs(words[0]) : 0;
 }
 
-static __always_inline void remora_ipv4_addresses(struct remora_flow *flow, __be32 source, __be32 destination)
+/* The second half of the IPv6 address that stands for an IPv4 one, ::ffff:0:0/96. The first is 0. */
+static __always_inline __be64 remora_mapped(__be32 address)
 {
-	flow->source.words[2] = flow->destination.words[2] = bpf_htonl(0xffff);
-	flow->source.words[3] = source;
-	flow->destination.words[3] = destination;
+	const union remora_address mapped = { .words = { 0, 0, bpf_htonl(0xffff), address } };
+
+	return mapped.halves[1];
 }
 
-/* Fills in addresses, protocol and (where the packet has them) ports of an IP packet that is not malformed. */
-static __always_inline void remora_flow(struct __sk_buff *skb, const struct remora_packet *packet,
-					struct remora_flow *flow)
+static __always_inline void remora_ipv4_addresses(struct remora_flow *flow, __be32 source, __be32 destination)
 {
+	flow->source.halves[0] = flow->destination.halves[0] = 0;
+	flow->source.halves[1] = remora_mapped(source);
+	flow->destination.halves[1] = remora_mapped(destination);
+}
+
+/* Of a packet that remora_glance() has read, where the transport header follows on the addresses. */
+static __always_inline bool remora_flow_directly(struct __sk_buff *skb, const struct remora_packet *packet,
+						 struct remora_flow *flow)
+{
+	__u32 network = packet->network_offset;
+	struct {
+		__be32 source;
+		__be32 destination;
+		struct remora_ports ports;
+	} ipv4;
+
+	if (packet->family == REMORA_IPV4) {
+		if (!remora_peek_pointer(skb, network + offsetof(struct iphdr, saddr), &ipv4, sizeof(ipv4)))
+			return false;
+		remora_ipv4_addresses(flow, ipv4.source, ipv4.destination);
+		flow->source_port = ipv4.ports.source;
+		flow->destination_port = ipv4.ports.destination;
+	} else {
+		/* They stand in the header as they do here. */
+		if (!remora_peek_pointer(skb, network + offsetof(struct ipv6hdr, saddr), flow,
+					 offsetof(struct remora_flow, family)))
+			return false;
+	}
+	if (!remora_has_ports(packet->protocol))
+		flow->source_port = flow->destination_port = 0;
+	return true;
+}
+
+/* The same of any other. */
+static __always_inline void remora_flow_by_cursor(struct __sk_buff *skb, const struct remora_packet *packet,
+						  struct remora_flow *flow)
+{
+	struct remora_cursor network = remora_network_of(skb, packet);
+	struct remora_cursor transport = remora_transport_of(skb, packet);
+
 	__builtin_memset(flow, 0, sizeof(*flow));
-	flow->family = packet->family;
-	flow->protocol = packet->protocol;
 	if (packet->family == REMORA_IPV4) {
 		struct {
 			__be32 source;
 			__be32 destination;
 		} addresses;
 
-		if (remora_peek_network(skb, packet, offsetof(struct iphdr, saddr), &addresses, sizeof(addresses)))
+		if (remora_peek(&network, offsetof(struct iphdr, saddr), &addresses, sizeof(addresses)))
 			remora_ipv4_addresses(flow, addresses.source, addresses.destination);
 	} else if (packet->family == REMORA_IPV6) {
-		/* Source and destination stand together in the header as they do here. */
-		remora_peek_network(skb, packet, offsetof(struct ipv6hdr, saddr), flow, 2 * sizeof(flow->source));
+		remora_peek(&network, offsetof(struct ipv6hdr, saddr), flow, 2 * sizeof(flow->source));
 	}
 	if (packet->has_transport && remora_has_ports(packet->protocol)) {
 		struct remora_ports ports;
 
-		if (remora_peek_transport(skb, packet, 0, &ports, sizeof(ports))) {
+		if (remora_ports(&transport, &ports)) {
 			flow->source_port = ports.source;
 			flow->destination_port = ports.destination;
 		}
 	}
+}
+
+/* Fills in addresses, protocol and (where the packet has them) ports of an IP packet that is not malformed. */
+static __always_inline void remora_flow(struct __sk_buff *skb, const struct remora_packet *packet,
+					struct remora_flow *flow)
+{
+	if (!packet->direct || !remora_flow_directly(skb, packet, flow))
+		remora_flow_by_cursor(skb, packet, flow);
+	flow->family = packet->family;
+	flow->protocol = packet->protocol;
+	flow->reserved[0] = flow->reserved[1] = 0;
 }
 
 /* Neighbour and router discovery of IPv6 (RFC 4861), which is valid from the own link only: hop limit 255. */
