@@ -73,13 +73,21 @@ missing_packages() {
   done
 }
 
-# apt-get, without a question and without a word; all it said is shown when it fails.
+# apt-get of packages, without a question and without a word; all it said is shown when it fails. A mirror that is just being
+# brought up to date may list what it does not hold: it gets time to catch up. (A machine's own user can still download.)
 apt() {
-  local output
-  output=$(DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 "$@" </dev/null 2>&1) || {
-    echo "$output" >&2
-    fail "apt-get $1 failed (above)"
-  }
+  local output attempt options=(-q -y -o DPkg::Lock::Timeout=600)
+  for attempt in 1 2 3; do
+    if ((attempt > 1)); then sleep 10; fi
+    output=$(
+      export DEBIAN_FRONTEND=noninteractive
+      exec 2>&1 </dev/null
+      if ((EUID == 0)); then apt-get "${options[@]}" update || exit; fi
+      apt-get "${options[@]}" "$@"
+    ) && return
+  done
+  echo "$output" >&2
+  fail "apt-get $1 failed (above)"
 }
 
 install_packages() {
@@ -89,7 +97,6 @@ install_packages() {
   command -v apt-get >/dev/null || fail "this machine lacks ${missing[*]} (Debian's names) and has no apt-get: install them by hand"
   ((EUID == 0)) || fail "this machine lacks ${missing[*]}: run as root, or: apt-get install ${missing[*]}"
   echo "setup: installs ${missing[*]}"
-  apt update
   # Never at the price of something that is installed already.
   apt install --no-install-recommends --no-remove "${missing[@]}"
 }
@@ -103,7 +110,6 @@ unpack_packages() {
     if [[ -e .cache/$package/usr/bin/$command ]] || command -v "$command" >/dev/null; then continue; fi
     command -v apt-get >/dev/null || fail "this machine lacks $package (Debian's name) and has no apt-get: install it by hand"
     echo "setup: unpacks $package"
-    if ((EUID == 0)); then apt update; fi
     work=.cache/$package.new
     rm -rf "$work" ".cache/$package"
     mkdir "$work"

@@ -21,6 +21,7 @@ import {
 } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { pause } from "./pause.ts";
 
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /** How old an answer of a suite may be, in milliseconds, before it is asked for again. */
@@ -181,7 +182,15 @@ function openSuite(name: string, state: string, architecture?: string): Suite {
     unpack(folder, packages) {
       const archives = join(state, "packages");
       mkdirSync(archives);
-      runIn(archives, "apt-get", ...options, "-q", "download", ...packages);
+      const download = () => runIn(archives, "apt-get", ...options, "-q", "download", ...packages);
+      try {
+        download();
+      } catch {
+        // A mirror that is just being brought up to date may list what it does not hold: it gets time to catch up.
+        pause(10_000);
+        apt("apt-get", "update");
+        download();
+      }
       for (const file of readdirSync(archives)) runIn("/", "dpkg-deb", "-x", join(archives, file), folder);
       rmSync(archives, { recursive: true });
     },
