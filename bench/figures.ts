@@ -8,10 +8,6 @@ export function median(values: number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
-/** What ratios are averaged by: of two that contradict each other, 2 and 1/2, it is 1. */
-export const geometricMean = (ratios: number[]): number =>
-  Math.exp(ratios.reduce((sum, value) => sum + Math.log(value), 0) / ratios.length);
-
 /**
  * Runs each contestant once a round, in turn and each round starting with another, so that a drift of the machine's
  * speed meets all of them alike. Returns every contestant's measurements in the order of the rounds.

@@ -6,7 +6,8 @@
  * A virtual machine's speed changes from second to second by more than any chain costs. So there are two pairs of pods, one
  * of them with the chain, and their streams run in turns of a twentieth of a second: while one does, the other's sender is
  * stopped. What is compared are neighbouring turns. Two connections differ as well; so each round has new ones, and the
- * chain is on the other pair. Two pairs without a chain differ by less than one per cent in the end.
+ * chain is on the other pair; what is told is the median of the rounds. Two pairs without a chain differ by less than one per
+ * cent in the end.
  *
  * The two ends of a stream have a processor each: left to the scheduler, some share one and some do not. And the stream is
  * cubic's, the kernel's own default: BBR, which some machines have instead, sends at the rate that it believes in, not as
@@ -18,7 +19,7 @@ import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { pause } from "../e2e/lib/pause.ts";
 import { type Namespace, run, type Scratch, scratch } from "../e2e/lib/scratch.ts";
-import { geometricMean, median, table } from "./figures.ts";
+import { median, table } from "./figures.ts";
 import { type Asked, empty, fourPrograms, fourStateful, library } from "./library.ts";
 
 const dist = resolve(import.meta.dirname, "../dist");
@@ -90,7 +91,7 @@ export function pods(options: { cycles: number; cyclesOfFour: number; turns: num
     const [without, beside] = [compared.map((one) => one.without), compared.map((one) => one.beside)];
     return [
       ...figures(name, beside),
-      percent(geometricMean(shares)),
+      percent(median(shares)),
       `${percent(Math.min(...shares))} to ${percent(Math.max(...shares))}`,
       `${(median(beside.flatMap(({ wait }) => wait)) - median(without.flatMap(({ wait }) => wait))).toFixed(1)} us`,
     ];
