@@ -71,14 +71,9 @@ static __always_inline __u64 remora_common(__u16 ethertype, __u32 start, __u32 h
 	};
 	__u64 word = known.word | carried.word;
 
-	switch (protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP:
+	if (remora_has_ports(protocol))
 		return word | with.word;
-	default:
-		return protocol == icmp ? word | with.word : word;
-	}
+	return protocol == icmp ? word | with.word : word;
 }
 
 /*
